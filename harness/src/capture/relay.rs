@@ -1,0 +1,1 @@
+//! The relay between a private container network and this process.

@@ -1,0 +1,1 @@
+//! The OTLP sink: one port for gRPC and HTTP, protobuf and JSON, gzip and zstd.

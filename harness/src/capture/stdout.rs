@@ -1,0 +1,1 @@
+//! The stdout tap: lines become log records.

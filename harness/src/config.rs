@@ -1,0 +1,496 @@
+//! `tracegate.toml`: the deployments of a service, and how each is started and reached.
+//!
+//! Relative paths are relative to the folder of the file. In `env` and `args`, `{port}` stands for the port that the
+//! service must listen on and `{upstream.NAME}` for the URL of a stand-in declared under `[upstreams.NAME]`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Deserializer, de};
+
+/// Why a configuration cannot be used. The message names the file, the key and the way out.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum ConfigError {
+    /// The file is missing or unreadable.
+    #[error("cannot read {}", path.display())]
+    #[diagnostic(help("create a tracegate.toml, or name one with --config; the README has an example"))]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or a key or value is not known.
+    #[error("{}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        message: String,
+    },
+    /// The values do not fit together.
+    #[error("{}: {}", path.display(), problems.join("; "))]
+    Inconsistent {
+        /// The file.
+        path: PathBuf,
+        /// All problems.
+        problems: Vec<String>,
+    },
+}
+
+/// A whole `tracegate.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Folder of the file; everything relative is relative to it.
+    #[serde(skip)]
+    pub root: PathBuf,
+    /// Folder with the feature files. Default `features`.
+    #[serde(default = "default_features")]
+    pub features: PathBuf,
+    /// Folder for evidence and reports. Default `target/tracegate`.
+    #[serde(default = "default_output")]
+    pub output: PathBuf,
+    /// HTTP servers that stand in for what the service calls, by name.
+    #[serde(default)]
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// The ways in which the service runs, by name.
+    pub deployments: BTreeMap<String, Deployment>,
+}
+
+fn default_features() -> PathBuf {
+    "features".into()
+}
+
+fn default_output() -> PathBuf {
+    "target/tracegate".into()
+}
+
+/// One way in which the service runs, and how it is reached.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Deployment {
+    /// The key in `[deployments.NAME]`.
+    #[serde(skip)]
+    pub name: String,
+    /// Process or container, HTTP server or function.
+    pub kind: Kind,
+    /// Program and arguments (process kinds); a container's command (container kinds, with `image` or `dockerfile`).
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// A binary target of the Cargo workspace, built before the run.
+    pub cargo: Option<CargoBinary>,
+    /// An executable file. Container kinds put it into an image of its own, so it must be linked statically.
+    pub binary: Option<PathBuf>,
+    /// An image that the engine has or can pull (container kinds).
+    pub image: Option<String>,
+    /// A Dockerfile to build (container kinds).
+    pub dockerfile: Option<PathBuf>,
+    /// Build context of `dockerfile`. Default: its folder.
+    pub context: Option<PathBuf>,
+    /// Command to run once before the first start, in `directory`.
+    #[serde(default)]
+    pub build: Vec<String>,
+    /// Arguments behind the program of `cargo`, `binary` or `image`.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Environment variables of the service. Nothing is added but the OTLP endpoint (and, for a function, what Lambda
+    /// sets).
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Working directory. Default: the folder of `tracegate.toml`.
+    pub directory: Option<PathBuf>,
+    /// Port on which the service listens inside its container. Default 8080.
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// When the service counts as started. A function is ready when its runtime asks for the first event.
+    pub ready: Option<Ready>,
+    /// How long starting may take. Default 30 s.
+    #[serde(default = "default_start_timeout", deserialize_with = "duration")]
+    pub start_timeout: Duration,
+    /// How long an expectation waits for telemetry before it fails. Default 10 s.
+    #[serde(default = "default_patience", deserialize_with = "duration")]
+    pub patience: Duration,
+    /// How long a client waits for an answer. Default 10 s.
+    #[serde(default = "default_patience", deserialize_with = "duration")]
+    pub request_timeout: Duration,
+    /// `GET` target of the requests that prove completeness. Default: the target of `ready.http`, else `/`.
+    pub fence: Option<String>,
+    /// Worker processes that the service runs; each must show itself in the resource. Default 1.
+    #[serde(default = "default_workers")]
+    pub workers: usize,
+    /// The gateway in front of a function.
+    #[serde(default)]
+    pub gateway: Gateway,
+    /// The function, for the Lambda kinds.
+    #[serde(default)]
+    pub function: Function,
+    /// Own words that scenarios can restrict themselves to by tag.
+    #[serde(default)]
+    pub labels: BTreeSet<String>,
+    /// Regular expressions; lines that match are left out of every log expectation (background work, banners).
+    #[serde(default)]
+    pub ignore_lines: Vec<String>,
+}
+
+/// Process or container, HTTP server or function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A process that serves HTTP.
+    Process,
+    /// A container that serves HTTP.
+    Container,
+    /// A process that speaks the Lambda Runtime API.
+    LambdaProcess,
+    /// A container that speaks the Lambda Runtime API.
+    LambdaContainer,
+}
+
+impl Kind {
+    /// Whether it is a function behind a gateway.
+    pub const fn is_lambda(self) -> bool {
+        matches!(self, Self::LambdaProcess | Self::LambdaContainer)
+    }
+
+    /// Whether it needs a container engine.
+    pub const fn is_container(self) -> bool {
+        matches!(self, Self::Container | Self::LambdaContainer)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Process => "process",
+            Self::Container => "container",
+            Self::LambdaProcess => "lambda-process",
+            Self::LambdaContainer => "lambda-container",
+        })
+    }
+}
+
+/// A binary target of a Cargo workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CargoBinary {
+    /// Package name.
+    pub package: String,
+    /// Binary target. Default: the package's name.
+    pub bin: Option<String>,
+}
+
+/// When a service counts as started.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ready {
+    /// `GET` of this target answers with a status below 500.
+    Http(String),
+    /// A line of its output contains this text.
+    Log(String),
+}
+
+/// Which gateway invokes a function.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Gateway {
+    /// The event's form.
+    pub kind: GatewayKind,
+    /// Stage name.
+    pub stage: String,
+    /// Resource path of the integration.
+    pub resource: String,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { kind: GatewayKind::RestApi, stage: "prod".into(), resource: "/{proxy+}".into() }
+    }
+}
+
+/// The event's form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayKind {
+    /// API Gateway REST API, Lambda proxy integration, payload format 1.0.
+    RestApi,
+}
+
+/// A function's settings, as Lambda shows them to the runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Function {
+    /// Function name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Handler, `_HANDLER`.
+    pub handler: String,
+    /// Memory in MB.
+    pub memory: u32,
+    /// Limit of one invocation.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// AWS region.
+    pub region: String,
+    /// AWS account, 12 digits.
+    pub account: String,
+    /// Whether Lambda's active tracing is on; off means `Sampled=0` towards the runtime.
+    pub tracing: bool,
+}
+
+impl Default for Function {
+    fn default() -> Self {
+        Self {
+            name: "function".into(),
+            version: "$LATEST".into(),
+            handler: "bootstrap".into(),
+            memory: 512,
+            timeout: Duration::from_secs(30),
+            region: "us-west-2".into(),
+            account: "123456789012".into(),
+            tracing: true,
+        }
+    }
+}
+
+/// An HTTP server that stands in for what the service calls, with fixed answers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Upstream {
+    /// Tried in order; the first that fits answers. A request that none fits is answered with 404.
+    #[serde(default)]
+    pub answers: Vec<Answer>,
+}
+
+/// One fixed answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Answer {
+    /// Method. Default: any.
+    pub method: Option<String>,
+    /// Path, without the query. A trailing `*` stands for any rest.
+    pub path: String,
+    /// Status. Default 200.
+    #[serde(default = "default_status")]
+    pub status: u16,
+    /// Headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Body.
+    #[serde(default)]
+    pub body: String,
+}
+
+const fn default_port() -> u16 {
+    8080
+}
+
+const fn default_status() -> u16 {
+    200
+}
+
+const fn default_workers() -> usize {
+    1
+}
+
+const fn default_start_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+const fn default_patience() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let invalid = || de::Error::custom(format!("{text:?} is not a duration like \"500ms\", \"10s\" or \"2m\""));
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| invalid())?;
+    Duration::try_from(parsed).map_err(|_| invalid())
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let root = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let root = root.canonicalize().map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text, &root, path)
+    }
+
+    /// Checks the text of a file that stands in `root`; `path` is for messages.
+    pub fn parse(text: &str, root: &Path, path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        config.root = root.to_owned();
+        for (name, deployment) in &mut config.deployments {
+            deployment.name.clone_from(name);
+        }
+        let problems: Vec<String> = config
+            .deployments
+            .values()
+            .flat_map(|deployment| {
+                deployment
+                    .problems(&config.upstreams)
+                    .into_iter()
+                    .map(|what| format!("[deployments.{}] {what}", deployment.name))
+            })
+            .chain(config.deployments.is_empty().then(|| "no deployment is configured".to_owned()))
+            .collect();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Inconsistent { path: path.to_owned(), problems })
+        }
+    }
+
+    /// A path of the configuration, absolute.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
+    }
+}
+
+impl Deployment {
+    /// Words that a scenario's tags can restrict it to: the kind, `http` or `lambda` and `gateway`, `workers`, the
+    /// name, and [`labels`](Self::labels).
+    pub fn all_labels(&self) -> BTreeSet<String> {
+        let mut labels = self.labels.clone();
+        labels.insert(self.name.clone());
+        labels.insert(self.kind.to_string());
+        labels.insert(if self.kind.is_container() { "container" } else { "process" }.into());
+        if self.kind.is_lambda() {
+            labels.insert("lambda".into());
+            labels.insert("gateway".into());
+        } else {
+            labels.insert("http".into());
+        }
+        if self.workers > 1 {
+            labels.insert("workers".into());
+        }
+        labels
+    }
+
+    /// Target of the requests that prove completeness.
+    pub fn fence_target(&self) -> &str {
+        match (&self.fence, &self.ready) {
+            (Some(target), _) | (None, Some(Ready::Http(target))) => target,
+            _ => "/",
+        }
+    }
+
+    fn problems(&self, upstreams: &BTreeMap<String, Upstream>) -> Vec<String> {
+        let mut problems = Vec::new();
+        let sources = [
+            ("command", !self.command.is_empty() && self.image.is_none() && self.dockerfile.is_none()),
+            ("cargo", self.cargo.is_some()),
+            ("binary", self.binary.is_some()),
+            ("image", self.image.is_some()),
+            ("dockerfile", self.dockerfile.is_some()),
+        ];
+        let given: Vec<_> = sources.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+        let allowed: &[_] = if self.kind.is_container() {
+            &["cargo", "binary", "image", "dockerfile"]
+        } else {
+            &["command", "cargo", "binary"]
+        };
+        match given.as_slice() {
+            [one] if allowed.contains(one) => {}
+            [] => problems.push(format!("says nothing to run; a {} takes one of {}", self.kind, allowed.join(", "))),
+            [one] => {
+                problems.push(format!("{one} does not fit kind {}; it takes one of {}", self.kind, allowed.join(", ")))
+            }
+            several => problems.push(format!("{} exclude each other", several.join(" and "))),
+        }
+        if !self.kind.is_lambda() && self.ready.is_none() {
+            problems.push("has no `ready`: { http = \"/path\" } or { log = \"text\" }".into());
+        }
+        if self.kind.is_lambda() && self.ready.is_some() {
+            problems.push("`ready` is not for a function: it is ready when it asks for the first event".into());
+        }
+        if self.workers == 0 {
+            problems.push("`workers` must be at least 1".into());
+        }
+        for (key, target) in [
+            ("fence", self.fence.as_deref()),
+            (
+                "ready.http",
+                match &self.ready {
+                    Some(Ready::Http(target)) => Some(target.as_str()),
+                    _ => None,
+                },
+            ),
+        ] {
+            if target.is_some_and(|target| !target.starts_with('/')) {
+                problems.push(format!("`{key}` must begin with `/`"));
+            }
+        }
+        for pattern in &self.ignore_lines {
+            if let Err(error) = regex::Regex::new(pattern) {
+                problems.push(format!("`ignore-lines` has {pattern:?}: {error}"));
+            }
+        }
+        for text in self.env.values().chain(&self.args) {
+            for (_, rest) in text.match_indices("{upstream.").map(|(at, found)| (at, &text[at + found.len()..])) {
+                let name = rest.split('}').next().unwrap_or_default();
+                if !upstreams.contains_key(name) {
+                    problems.push(format!("{text:?} names an upstream that is not declared: {name:?}"));
+                }
+            }
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("/project"), Path::new("tracegate.toml"))
+    }
+
+    #[test]
+    fn a_process_needs_a_program_and_a_readiness_and_gets_defaults_for_the_rest() {
+        let config =
+            parse("[deployments.web]\nkind = 'process'\ncommand = ['./web']\nready = { http = '/up' }").unwrap();
+        let web = &config.deployments["web"];
+        assert_eq!(web.fence_target(), "/up");
+        assert!(web.all_labels().contains("http"));
+        assert_eq!(web.patience, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = parse("[deployments.web]\nkind = 'process'\ncomand = ['./web']").unwrap_err().to_string();
+        assert!(error.contains("comand") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn all_inconsistencies_are_reported_at_once() {
+        let error = parse("[deployments.web]\nkind = 'process'\nimage = 'x'\nworkers = 0").unwrap_err().to_string();
+        for part in ["image does not fit kind process", "`ready`", "`workers`"] {
+            assert!(error.contains(part), "{part} is missing in: {error}");
+        }
+    }
+
+    #[test]
+    fn an_undeclared_upstream_is_named() {
+        let error = parse("[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\nenv = { URL = '{upstream.s3}/x' }")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("\"s3\""), "{error}");
+    }
+
+    #[test]
+    fn a_duration_needs_its_unit() {
+        let error = parse("[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\npatience = '10'").unwrap_err();
+        assert!(error.to_string().contains("is not a duration"), "{error}");
+    }
+}

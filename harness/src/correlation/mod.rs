@@ -1,0 +1,1 @@
+//! Which spans and log records belong to a stimulus, and whether they hang together.

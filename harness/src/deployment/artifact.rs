@@ -1,0 +1,1 @@
+//! Building what a deployment runs: Cargo binaries, build commands.

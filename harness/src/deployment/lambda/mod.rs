@@ -1,0 +1,1 @@
+//! Lambda: the Runtime API and the life of an execution environment.

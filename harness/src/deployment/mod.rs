@@ -1,0 +1,14 @@
+//! Starting a service the way it is deployed, and sending stimuli to it.
+//!
+//! A [`Site`] is where something runs: this machine ([`process`]) or a container engine ([`container`]). What runs there
+//! is a [`Sandbox`]. An HTTP service is a sandbox with an address; a function is a sandbox that speaks the Runtime API
+//! ([`lambda`]), on either site.
+
+pub mod artifact;
+pub mod container;
+pub mod lambda;
+pub mod process;
+
+mod site;
+
+pub use site::{Exit, Launch, Sandbox, Site, SiteError};

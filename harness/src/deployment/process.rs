@@ -1,0 +1,1 @@
+//! Processes of this machine, each in a process group of its own.

@@ -1,0 +1,100 @@
+//! Where a service runs and what can be done to it there.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::capture::Store;
+
+/// Why something could not be started, reached or stopped: never the telemetry's fault, so always an error of the
+/// environment and not a failed expectation.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct SiteError {
+    /// What could not be done, naming the program, image, port or command, and the way out.
+    pub what: String,
+    /// What the system or the engine said.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl SiteError {
+    /// An error that nothing else caused.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), source: None }
+    }
+
+    /// An error with its cause.
+    pub fn because(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { what: what.into(), source: Some(source.into()) }
+    }
+}
+
+/// What to start.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// Program and arguments on this machine; for a container the arguments behind the image's entry point.
+    pub command: Vec<String>,
+    /// Every variable that the harness was told to set; complete, placeholders replaced.
+    pub env: BTreeMap<String, String>,
+    /// Working directory (processes only).
+    pub directory: Option<PathBuf>,
+    /// Port on which the service listens, as the service sees it; `None` when it serves nothing.
+    pub port: Option<u16>,
+}
+
+/// Where a service runs: this machine, or a container engine.
+#[async_trait]
+pub trait Site: fmt::Debug + Send + Sync {
+    /// Makes a server of the harness, which listens on this machine's loopback, reachable from what runs here.
+    /// Returns `host:port` as the service sees it. May be called before [`launch`](Self::launch) only.
+    async fn expose(&self, server: SocketAddr) -> Result<String, SiteError>;
+
+    /// A port on which a service that is started here can listen.
+    async fn free_port(&self) -> Result<u16, SiteError>;
+
+    /// Starts something. Its stdout and stderr go to `store` line by line, with [`Mark::Started`] before the first and
+    /// [`Mark::Exited`] behind the last.
+    ///
+    /// [`Mark::Started`]: crate::capture::Mark::Started
+    /// [`Mark::Exited`]: crate::capture::Mark::Exited
+    async fn launch(&self, launch: Launch, store: Arc<Store>) -> Result<Box<dyn Sandbox>, SiteError>;
+}
+
+/// How something ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// `exit status: 0`, `signal: 9 (SIGKILL)`.
+    pub status: String,
+    /// Whether it ended by itself or within the grace period, rather than by SIGKILL of the harness.
+    pub orderly: bool,
+}
+
+/// Something that runs: a process group, or a container. Dropping it kills it.
+#[async_trait]
+pub trait Sandbox: fmt::Debug + Send + Sync {
+    /// `pid 4711` or `container 3f2a…`.
+    fn what(&self) -> String;
+
+    /// Where its port is reached from here.
+    fn address(&self) -> Option<SocketAddr>;
+
+    /// Stops every thread of it (SIGSTOP to the process group, `pause` of the container). Idempotent.
+    async fn freeze(&self) -> Result<(), SiteError>;
+
+    /// Lets it go on. Idempotent.
+    async fn thaw(&self) -> Result<(), SiteError>;
+
+    /// The exit status once it has ended; waits for it. Everything that it wrote is in the store by then.
+    async fn exited(&self) -> String;
+
+    /// The exit status if it has ended.
+    fn has_exited(&self) -> Option<String>;
+
+    /// Sends a signal (`SIGTERM`, `SIGINT`) to it, waits up to `grace`, then kills it. Everything that it wrote is in
+    /// the store when this returns, and nothing of it is left running.
+    async fn stop(&self, signal: nix::sys::signal::Signal, grace: Duration) -> Exit;
+
+    /// Kills it at once. Everything that it wrote is in the store when this returns.
+    async fn kill(&self);
+}

@@ -1,0 +1,96 @@
+//! A stimulus that was sent, with its answer and its times.
+
+use bytes::Bytes;
+
+use super::{Caller, ContextForm};
+use crate::telemetry::{Arrival, SpanId, TraceId};
+
+/// One HTTP request of a client, however it reaches the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// Path and query as a client writes them: percent-encoded, beginning with `/`.
+    pub target: String,
+    /// Headers in order, without the context's.
+    pub headers: Vec<(String, String)>,
+    /// Body, empty for none.
+    pub body: Bytes,
+    /// The caller whose trace this carries on. With [`ContextForm::Absent`] nothing of it is sent.
+    pub caller: Caller,
+    /// In which headers.
+    pub form: ContextForm,
+}
+
+/// What the client read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpResponse {
+    /// Status code.
+    pub status: u16,
+    /// Headers in order, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Body to the end.
+    pub body: Bytes,
+}
+
+impl HttpResponse {
+    /// The first header of this name, in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The Lambda side of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// `Lambda-Runtime-Aws-Request-Id`.
+    pub request_id: String,
+    /// Whether it was the first one of its execution environment.
+    pub cold_start: bool,
+    /// `Lambda-Runtime-Trace-Id` as it was sent; `None` when none was.
+    pub runtime_trace_header: Option<String>,
+    /// The span id in that header: what the invocation's span must hang on when X-Ray is the propagator that wins.
+    pub runtime_parent: Option<SpanId>,
+    /// `errorType` and `errorMessage` when the runtime posted an error instead of a response.
+    pub error: Option<(String, String)>,
+}
+
+/// One stimulus that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Unique in a run; planted as the `User-Agent` unless the scenario sets one of its own.
+    pub mark: String,
+    /// Method of the request or the event.
+    pub method: String,
+    /// Path and query of the request or the event.
+    pub target: String,
+    /// `User-Agent` as sent.
+    pub user_agent: String,
+    /// The trace that the service must carry on, and in which headers it was told; `None` when the stimulus told
+    /// nothing (or, for a literal event, nothing usable).
+    pub caller: Option<Caller>,
+    /// In which headers.
+    pub form: ContextForm,
+    /// Just before the request was sent or the event was offered.
+    pub sent: Arrival,
+    /// Just after the answer was read to its end.
+    pub answered: Arrival,
+    /// The answer as an HTTP client sees it.
+    pub response: HttpResponse,
+    /// The invocation, on Lambda.
+    pub invocation: Option<Invocation>,
+}
+
+impl Delivery {
+    /// The trace that the service must carry on, if it was told one.
+    pub fn trace_id(&self) -> Option<TraceId> {
+        self.caller.map(|caller| caller.trace_id)
+    }
+
+    /// Every span id that the entry span may hang on: the caller's, and on Lambda that of the runtime's header.
+    pub fn remote_parents(&self) -> Vec<SpanId> {
+        let caller = self.caller.filter(|_| !matches!(self.form, ContextForm::Absent | ContextForm::XrayRoot));
+        let runtime = self.invocation.as_ref().and_then(|invocation| invocation.runtime_parent);
+        caller.map(|caller| caller.span_id).into_iter().chain(runtime).collect()
+    }
+}

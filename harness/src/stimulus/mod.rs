@@ -1,0 +1,9 @@
+//! What is sent to a deployment, and what came of it.
+
+pub mod gateway;
+
+mod context;
+mod delivery;
+
+pub use context::{Caller, ContextForm};
+pub use delivery::{Delivery, HttpRequest, HttpResponse, Invocation};
