@@ -10,5 +10,6 @@ pub mod lambda;
 pub mod process;
 
 mod site;
+pub mod upstream;
 
 pub use site::{Exit, Launch, Sandbox, Site, SiteError};
