@@ -9,6 +9,7 @@ pub mod container;
 pub mod lambda;
 pub mod process;
 
+mod lines;
 mod site;
 pub mod upstream;
 
