@@ -1,5 +1,7 @@
 //! Scenarios: the vocabulary of steps, the features that are selected, and their run on one deployment.
 
+mod evidence;
+mod observe;
 mod registry;
 mod run;
 mod select;

@@ -20,6 +20,7 @@ use futures::{
     future::{LocalBoxFuture, join_all},
     stream,
 };
+use regex::Regex;
 use tokio::sync::{OnceCell, RwLock, mpsc};
 
 use super::{
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     config,
-    deployment::instance::{Instance, Workshop},
+    deployment::assembly::{Instance, Workshop},
     report::{Event, Outcome, Problem, Reporter, Summary, Verdict},
 };
 
@@ -56,6 +57,8 @@ pub(super) struct Stage {
     workshop: Workshop,
     shared: OnceCell<Result<Arc<Instance>, Problem>>,
     pub gate: Arc<RwLock<()>>,
+    /// Lines that count in no expectation.
+    pub ignore: Vec<Regex>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -108,6 +111,8 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
             workshop: plan.workshop.clone(),
             shared: OnceCell::new(),
             gate: Arc::default(),
+            // The configuration was refused if one of them did not compile.
+            ignore: spec.ignore_lines.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect(),
             events: events.clone(),
         });
         plays.push(Box::pin(play(stage, features, plan.jobs)));

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{registry::Need, run::Stage};
 use crate::{
-    deployment::instance::Instance,
+    deployment::assembly::Instance,
     report::{Problem, Verdict},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest},
 };

@@ -15,7 +15,7 @@ use super::{
     upstream::UpstreamServer,
 };
 use crate::{
-    capture::{Store, Tamper, sink::Sink},
+    capture::{Capture, Mark, Store, Tamper, sink::Sink},
     config::{self, Config},
 };
 
@@ -69,6 +69,19 @@ impl Instance {
         }
         let deployment = Deployment::start(spec, program, site, store, sink.address(), &placeholders).await?;
         Ok(Self { deployment, _upstreams: upstreams, _sink: sink, took: started.elapsed() })
+    }
+}
+
+impl Instance {
+    /// What runs, as its first start named it: `pid 4711`, `container 3f2a…`.
+    pub fn what(&self) -> String {
+        let started = |capture: &Capture| {
+            capture.lifecycle().iter().find_map(|entry| match &entry.mark {
+                Mark::Started { what } => Some(what.clone()),
+                _ => None,
+            })
+        };
+        self.store().look(started).unwrap_or_default()
     }
 }
 
