@@ -75,7 +75,7 @@ impl Sink {
 
     /// Starts at `address`; port 0 takes a free one. The error is that of binding.
     pub async fn bind<R: Receiver>(address: SocketAddr, receiver: Arc<R>) -> io::Result<Self> {
-        Ok(Self::serve(TcpListener::bind(address).await?, receiver, BODY_LIMIT)?)
+        Self::serve(TcpListener::bind(address).await?, receiver, BODY_LIMIT)
     }
 
     fn serve<R: Receiver>(listener: TcpListener, receiver: Arc<R>, limit: usize) -> io::Result<Self> {
