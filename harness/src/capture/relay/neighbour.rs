@@ -16,6 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{GREETING, in_time, line};
+use crate::capture::listen;
 
 /// How long an accepted connection waits for the test process to open another tunnel connection.
 const IDLE_WAIT: Duration = Duration::from_secs(30);
@@ -35,16 +36,12 @@ impl Neighbour {
     /// Listens at `host`, on the control port and on every relay port; port 0 takes a free one. The error is that of
     /// binding and names the port.
     pub async fn bind(host: IpAddr, control: u16, relays: &[u16], token: &str) -> io::Result<Self> {
-        let listen = async |port: u16| {
-            TcpListener::bind((host, port))
-                .await
+        let listen = |port: u16| {
+            listen((host, port).into())
                 .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {host}:{port}: {error}")))
         };
-        let control = listen(control).await?;
-        let mut listeners = Vec::new();
-        for &port in relays {
-            listeners.push(listen(port).await?);
-        }
+        let control = listen(control)?;
+        let listeners = relays.iter().map(|&port| listen(port)).collect::<io::Result<Vec<_>>>()?;
         let (ready, idle) = mpsc::unbounded_channel();
         let idle = Arc::new(Idle::new(idle));
         let stop = CancellationToken::new();

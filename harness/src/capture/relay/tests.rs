@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::capture::{Store, sink::Sink};
+use crate::capture::{Store, listen, sink::Sink};
 
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -29,7 +29,7 @@ async fn tunnel(neighbour: &Neighbour, servers: &[SocketAddr]) -> Tunnel {
 
 /// A server that answers with what it was sent, prefixed, once the client has ended its half.
 async fn echo(prefix: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = listen((LOOPBACK, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
