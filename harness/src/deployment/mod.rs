@@ -9,6 +9,8 @@ pub mod container;
 pub mod lambda;
 pub mod process;
 
+mod lines;
 mod site;
+pub mod upstream;
 
 pub use site::{Exit, Launch, Sandbox, Site, SiteError};

@@ -73,6 +73,8 @@ pub enum LineFormat {
     Bracketed,
     /// `[LEVEL]\ttime\trequest id\tmessage`, as Lambda's Python and Node.js runtimes write.
     LambdaTab,
+    /// `key=value key="quoted value"`, anywhere in a line that names ids so or is nothing else.
+    Logfmt,
     /// Anything else; has no fields and makes no claim of ids.
     Text,
 }

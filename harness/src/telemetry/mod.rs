@@ -4,13 +4,17 @@
 //! was stamped with. Values are those of the OpenTelemetry protocol (`opentelemetry-proto` 1.x), with ids checked.
 
 mod attributes;
+mod flatten;
 mod id;
 mod log_record;
 mod metric;
 mod resource;
 mod span;
+pub mod xray;
 
 pub use attributes::{Attributes, Value};
+pub(crate) use flatten::flatten_up_to;
+pub use flatten::{MAX_FIELDS, flatten};
 pub use id::{IdClaim, IdError, SpanId, TraceId};
 pub use log_record::{LineFormat, LogOrigin, LogRecord, Severity};
 pub use metric::{DataPoint, Exemplar, Metric, MetricKind, PointValue, Temporality};

@@ -1,1 +1,0 @@
-//! The stdout tap: lines become log records.

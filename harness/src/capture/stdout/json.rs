@@ -1,0 +1,98 @@
+//! Lines that are one JSON object, whichever encoder wrote them.
+
+use super::{Parsed, claim, severity::severity, time};
+use crate::telemetry::{LineFormat, Severity, Value, flatten_up_to};
+
+/// Names of the message, most common first: slog, pino and zap (`msg`), structlog (`event`), serilog (`@m`, `@mt`),
+/// tracing-subscriber (`fields.message`), GELF (`short_message`), the OTLP field names (`body`).
+const MESSAGE: [&str; 11] = [
+    "message",
+    "msg",
+    "fields.message",
+    "@m",
+    "@mt",
+    "RenderedMessage",
+    "MessageTemplate",
+    "event",
+    "short_message",
+    "body",
+    "text",
+];
+/// Names of the level: ECS has `log.level`, serilog `@l`, logback and python-json-logger `levelname`.
+const LEVEL: [&str; 12] = [
+    "level",
+    "severity",
+    "log.level",
+    "levelname",
+    "@l",
+    "severityText",
+    "severity_text",
+    "SeverityText",
+    "lvl",
+    "logLevel",
+    "log_level",
+    "Level",
+];
+/// Names of the logger.
+const LOGGER: [&str; 10] = [
+    "logger",
+    "target",
+    "logger_name",
+    "loggerName",
+    "log.logger",
+    "SourceContext",
+    "Properties.SourceContext",
+    "category",
+    "scope.name",
+    "name",
+];
+/// Names of the time.
+const TIME: [&str; 11] =
+    ["timestamp", "time", "ts", "@timestamp", "@t", "Timestamp", "asctime", "datetime", "date", "timeMillis", "t"];
+
+/// The record of a line that is a JSON object from its first to its last character; `None` for any other line.
+pub(super) fn parse(line: &str) -> Option<Parsed> {
+    let trimmed = line.trim();
+    if !trimmed.starts_with('{') || !trimmed.ends_with('}') {
+        return None;
+    }
+    let value = Value::from(serde_json::from_str::<serde_json::Value>(trimmed).ok()?);
+    Some(record(&value, LineFormat::Json))
+}
+
+/// The record that an object says, as a line or as the whole message of another form.
+pub(super) fn record(value: &Value, format: LineFormat) -> Parsed {
+    let fields = flatten_up_to("", value, usize::MAX);
+    let get = |names: &[&str]| {
+        let found = names.iter().find_map(|name| fields.iter().find(|(path, _)| path == name));
+        found.map(|(_, value)| value.clone())
+    };
+    let text = |names: &[&str]| {
+        let of = |name: &&str| fields.iter().find(|(path, _)| path == *name).and_then(|(_, value)| value.as_str());
+        names.iter().find_map(of).unwrap_or_default().to_owned()
+    };
+    // Telemetry of the Lambda platform in its JSON format: {"time":…,"type":"platform.start","record":{"requestId":…}}.
+    if let Some(platform) = text_of(&fields, "type").filter(|kind| kind.starts_with("platform.")) {
+        let mut parsed = Parsed::new(LineFormat::Text, platform);
+        parsed.logger = super::PLATFORM_LOGGER.to_owned();
+        parsed.time_unix_nano = get(&TIME).as_ref().and_then(time::unix_nano);
+        parsed.request_id = text_of(&fields, "record.requestId").and_then(claim::request_id);
+        return parsed;
+    }
+    let claims = claim::discover(fields.iter().map(|(path, value)| (path.as_str(), value)));
+    let mut parsed = Parsed::new(format, &text(&MESSAGE));
+    parsed.time_unix_nano = get(&TIME).as_ref().and_then(time::unix_nano);
+    parsed.severity = get(&LEVEL).as_ref().and_then(severity);
+    // Serilog's compact format leaves `@l` out for Information.
+    if parsed.severity.is_none() && text_of(&fields, "@t").is_some() && get(&["@m", "@mt"]).is_some() {
+        parsed.severity = Some(Severity { number: 9, text: "Information".to_owned() });
+    }
+    parsed.logger = text(&LOGGER);
+    (parsed.trace_id, parsed.span_id, parsed.request_id) = (claims.trace_id, claims.span_id, claims.request_id);
+    parsed.fields = fields;
+    parsed.with_embedded()
+}
+
+fn text_of<'a>(fields: &'a [(String, Value)], name: &str) -> Option<&'a str> {
+    fields.iter().find(|(path, _)| path == name).and_then(|(_, value)| value.as_str())
+}

@@ -1,0 +1,11 @@
+//! Scenarios: the vocabulary of steps, the features that are selected, and their run on one deployment.
+
+mod registry;
+mod run;
+mod select;
+mod steps;
+mod world;
+
+pub use registry::{Keyword, Need, StepDefinition, definitions, reference};
+pub use run::{Plan, run};
+pub use select::{SelectError, Selected, Selection, select};
