@@ -469,7 +469,7 @@ mod tests {
     /// The table and the crate's own serde are two readings of the same protocol.
     fn agrees_with_the_crate<M>(signal: Signal, file: &str)
     where
-        M: prost::Message + Default + PartialEq + serde::de::DeserializeOwned,
+        M: prost::Message + Default + PartialEq + std::fmt::Debug + serde::de::DeserializeOwned,
     {
         for line in fixtures(file) {
             let ours = M::decode(to_protobuf(signal, line.as_bytes()).unwrap().as_slice()).unwrap();

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Decoded, Encoding, ExportRequest, Signal, Store, Transport};
+use super::{Decoded, Encoding, ExportRequest, Signal, Store, Transport, listen};
 use crate::telemetry::Arrival;
 
 pub use answer::RpcStatus;
@@ -75,7 +75,7 @@ impl Sink {
 
     /// Starts at `address`; port 0 takes a free one. The error is that of binding.
     pub async fn bind<R: Receiver>(address: SocketAddr, receiver: Arc<R>) -> io::Result<Self> {
-        Ok(Self::serve(TcpListener::bind(address).await?, receiver, BODY_LIMIT)?)
+        Self::serve(listen(address)?, receiver, BODY_LIMIT)
     }
 
     fn serve<R: Receiver>(listener: TcpListener, receiver: Arc<R>, limit: usize) -> io::Result<Self> {
