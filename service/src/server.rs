@@ -10,7 +10,11 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{fields, settings::Settings, telemetry::{Telemetry, logs::Fields}};
+use crate::{
+    fields,
+    settings::Settings,
+    telemetry::{Telemetry, logs::Fields},
+};
 
 const TARGET: &str = "serverless_axum::server";
 
@@ -55,7 +59,9 @@ pub async fn serve(
     match select(server, stop).await {
         Either::Left((result, _)) => result,
         Either::Right((reason, server)) => {
-            telemetry.logger().info(TARGET, "Stopping", fields! { "reason": reason });
+            telemetry
+                .logger()
+                .info(TARGET, "Stopping", fields! { "reason": reason });
             drop(stopping);
             match tokio::time::timeout(patience, server).await {
                 Ok(result) => result,
