@@ -18,14 +18,29 @@ use crate::{
 
 const TARGET: &str = "serverless_axum::server";
 
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    /// Where it should listen.
+    pub address: SocketAddr,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
 /// Binds the address of the settings.
 ///
 /// # Errors
 /// When the port is taken or the address is not this machine's.
-pub fn bind(settings: &Settings) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind((settings.host, settings.port))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+pub fn bind(settings: &Settings) -> Result<std::net::TcpListener, BindError> {
+    let address = SocketAddr::from((settings.host, settings.port));
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| BindError { address, source })
 }
 
 /// Serves until `stop` is ready; requests under way then get `patience` to finish.
