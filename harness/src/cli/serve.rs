@@ -1,0 +1,236 @@
+//! `tracegate serve`: the sink for anybody, and the neighbour of container deployments.
+
+use std::{
+    io::{self, Write},
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
+
+use clap::Args;
+
+use crate::{
+    capture::{
+        Decoded, Encoding, ExportRequest, Signal, Transport,
+        relay::{Neighbour, TOKEN_VARIABLE},
+        sink::{Receiver, Sink},
+    },
+    telemetry::{LogRecord, Metric, Span, StatusCode},
+};
+
+/// Arguments of `tracegate serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Address to listen at; 0.0.0.0 in a container
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub host: IpAddr,
+    /// Port of the OTLP receiver, for gRPC and HTTP alike; may be given several times
+    #[arg(long, value_name = "PORT", default_values_t = [4317, 4318])]
+    pub port: Vec<u16>,
+    /// Say nothing about what is received
+    #[arg(long)]
+    pub quiet: bool,
+    /// Receive nothing, and pass connections to this port on through the control port; may be given several times
+    #[arg(long, value_name = "PORT", requires = "control", conflicts_with = "port")]
+    pub relay: Vec<u16>,
+    /// Where the test process opens its tunnel; the token is in TRACEGATE_RELAY_TOKEN
+    #[arg(long, value_name = "PORT", requires = "relay")]
+    pub control: Option<u16>,
+}
+
+/// Why `tracegate serve` cannot run.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum ServeError {
+    /// A port is taken, or needs a privilege.
+    #[error("cannot listen on {address}")]
+    #[diagnostic(help("choose others with --port and --host"))]
+    Listen {
+        /// Address and port.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// One of the relay's ports.
+    #[error("the relay cannot start")]
+    Relay(#[source] io::Error),
+    /// A relay without a secret would let anybody in.
+    #[error("{TOKEN_VARIABLE} is not set")]
+    #[diagnostic(help("set it to a secret of at least 16 characters that the test process knows too"))]
+    NoToken,
+    /// Signals cannot be handled here.
+    #[error("cannot wait for SIGTERM and SIGINT")]
+    Signals(#[source] io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT, and then finishes what it is answering.
+pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
+    // First of all: as process 1 of a container it gets no default action for signals.
+    let mut interrupted = Interrupts::new().map_err(ServeError::Signals)?;
+    if let Some(control) = args.control {
+        let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| token.len() >= 16).ok_or(ServeError::NoToken)?;
+        let neighbour =
+            Neighbour::bind(args.host, control, &args.relay, &token).await.map_err(ServeError::Relay)?;
+        let ports: Vec<_> = neighbour.relays().iter().map(|relay| relay.port().to_string()).collect();
+        say(&format!("{RELAY_READY}: ports {}, control port {}", ports.join(", "), neighbour.control().port()));
+        interrupted.wait().await;
+        return Ok(());
+    }
+    let printer = Arc::new(Printer { quiet: args.quiet });
+    let mut sinks = Vec::new();
+    for port in args.port {
+        let sink = Sink::bind((args.host, port).into(), printer.clone())
+            .await
+            .map_err(|source| ServeError::Listen { address: format!("{}:{port}", args.host), source })?;
+        sinks.push(sink);
+    }
+    let addresses: Vec<_> = sinks.iter().map(|sink| sink.address().to_string()).collect();
+    say(&format!("tracegate takes OTLP over gRPC and HTTP at {}", addresses.join(" and ")));
+    interrupted.wait().await;
+    for sink in sinks {
+        sink.shutdown().await;
+    }
+    Ok(())
+}
+
+/// First words of the line that a relay prints once all its ports are open.
+pub(crate) const RELAY_READY: &str = "tracegate relays";
+
+/// Whoever reads the output may have gone away; that is no reason to stop receiving.
+fn say(text: &str) {
+    let mut stdout = io::stdout().lock();
+    drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
+}
+
+#[cfg(unix)]
+struct Interrupts(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Interrupts {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+/// Tells on stdout what is received.
+#[derive(Debug)]
+struct Printer {
+    quiet: bool,
+}
+
+impl Receiver for Printer {
+    fn export(&self, request: ExportRequest, decoded: Decoded, faults: Vec<String>) {
+        if !self.quiet {
+            say(&describe(&request, &decoded, &faults));
+        }
+    }
+
+    fn fault(&self, _: Signal, reason: String) {
+        if !self.quiet {
+            say(&format!("refused  {reason}"));
+        }
+    }
+}
+
+/// One line for the request, and one below it for each span, record, metric and fault.
+fn describe(request: &ExportRequest, decoded: &Decoded, faults: &[String]) -> String {
+    let transport = match request.transport {
+        Transport::Grpc => "gRPC",
+        Transport::Http => "HTTP",
+    };
+    let encoding = match request.encoding {
+        Encoding::Protobuf => "protobuf",
+        Encoding::Json => "JSON",
+    };
+    let lines: Vec<String> = match decoded {
+        Decoded::Spans(spans) => spans.iter().map(span).collect(),
+        Decoded::Logs(records) => records.iter().map(log_record).collect(),
+        Decoded::Metrics(metrics) => metrics.iter().map(metric).collect(),
+    };
+    let head = format!(
+        "{:<8} {} over {transport}, {encoding}, {} bytes, from {}",
+        request.signal,
+        lines.len(),
+        request.body.len(),
+        if request.user_agent.is_empty() { "an exporter without a name" } else { &request.user_agent },
+    );
+    let faults = faults.iter().map(|fault| format!("fault    {fault}"));
+    std::iter::once(head).chain(lines).chain(faults).collect::<Vec<_>>().join("\n  ")
+}
+
+fn span(span: &Span) -> String {
+    let millis = span.end_unix_nano.saturating_sub(span.start_unix_nano) as f64 / 1e6;
+    let parent = span.parent_span_id.map_or_else(|| "none".to_owned(), |parent| parent.to_string());
+    let status = match span.status.code {
+        StatusCode::Unset => String::new(),
+        code => format!(" status={code}"),
+    };
+    format!(
+        "{:<8} {:?} {millis:.3} ms trace={} span={} parent={parent}{status} service={}",
+        span.kind,
+        span.name,
+        span.trace_id,
+        span.span_id,
+        span.resource.service_name().unwrap_or("unknown"),
+    )
+}
+
+fn log_record(record: &LogRecord) -> String {
+    let severity = record.severity.as_ref().map_or("", |severity| severity.text.as_str());
+    format!("{severity:<8} {:?} trace={} span={}", record.message, record.trace_id, record.span_id)
+}
+
+fn metric(metric: &Metric) -> String {
+    format!("{:<8} {} points={} unit={:?}", "metric", metric.name, metric.points.len(), metric.unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::telemetry::{Arrival, SpanId, SpanKind, TraceId};
+
+    #[test]
+    fn a_request_is_told_with_its_spans_and_faults() {
+        let span = Span {
+            trace_id: TraceId::from_hex("4bf92f3577b34da6a3ce929d0e0e4736").unwrap(),
+            span_id: SpanId::from_hex("00f067aa0ba902b7").unwrap(),
+            parent_span_id: None,
+            trace_state: String::new(),
+            flags: 0,
+            name: "GET /files/".into(),
+            kind: SpanKind::Server,
+            start_unix_nano: 1_000_000,
+            end_unix_nano: 3_500_000,
+            attributes: Default::default(),
+            events: Vec::new(),
+            links: Vec::new(),
+            status: Default::default(),
+            resource: Default::default(),
+            scope: Default::default(),
+            arrival: Arrival::default(),
+        };
+        let request = ExportRequest {
+            signal: Signal::Traces,
+            transport: Transport::Grpc,
+            encoding: Encoding::Protobuf,
+            user_agent: String::new(),
+            body: Bytes::from_static(b"12345"),
+            arrival: Arrival::default(),
+        };
+        assert_eq!(
+            describe(&request, &Decoded::Spans(vec![span]), &["span \"x\": trace id is all zero".into()]),
+            "traces   1 over gRPC, protobuf, 5 bytes, from an exporter without a name\n  \
+             SERVER   \"GET /files/\" 2.500 ms trace=4bf92f3577b34da6a3ce929d0e0e4736 span=00f067aa0ba902b7 \
+             parent=none service=unknown\n  \
+             fault    span \"x\": trace id is all zero"
+        );
+    }
+}
