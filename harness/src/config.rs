@@ -55,6 +55,9 @@ pub struct Config {
     /// Folder for evidence and reports. Default `target/tracegate`.
     #[serde(default = "default_output")]
     pub output: PathBuf,
+    /// Environment variables of every deployment; a deployment's own `env` wins.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
     /// HTTP servers that stand in for what the service calls, by name.
     #[serde(default)]
     pub upstreams: BTreeMap<String, Upstream>,
@@ -118,6 +121,10 @@ pub struct Deployment {
     /// How long a client waits for an answer. Default 10 s.
     #[serde(default = "default_patience", deserialize_with = "duration")]
     pub request_timeout: Duration,
+    /// Last resort where no fence comes back: nothing more is expected once nothing has arrived for this long. Not set
+    /// by default, because silence proves little.
+    #[serde(default, deserialize_with = "some_duration")]
+    pub quiet: Option<Duration>,
     /// `GET` target of the requests that prove completeness. Default: the target of `ready.http`, else `/`.
     pub fence: Option<String>,
     /// Worker processes that the service runs; each must show itself in the resource. Default 1.
@@ -313,6 +320,10 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     Duration::try_from(parsed).map_err(|_| invalid())
 }
 
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
 impl Config {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -332,6 +343,9 @@ impl Config {
         config.root = root.to_owned();
         for (name, deployment) in &mut config.deployments {
             deployment.name.clone_from(name);
+            for (key, value) in &config.env {
+                deployment.env.entry(key.clone()).or_insert_with(|| value.clone());
+            }
         }
         let problems: Vec<String> = config
             .deployments
@@ -486,6 +500,16 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("\"s3\""), "{error}");
+    }
+
+    #[test]
+    fn common_variables_reach_every_deployment_and_its_own_win() {
+        let config = parse(
+            "[env]\nA = 'all'\nB = 'all'\n[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\nenv = { B = 'own' }",
+        )
+        .unwrap();
+        let env = &config.deployments["f"].env;
+        assert_eq!((env["A"].as_str(), env["B"].as_str()), ("all", "own"));
     }
 
     #[test]

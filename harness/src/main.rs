@@ -1,1 +1,5 @@
-fn main() {}
+//! The `tracegate` command.
+
+fn main() -> std::process::ExitCode {
+    tracegate::cli::main()
+}

@@ -8,3 +8,20 @@ pub mod stdout;
 mod store;
 
 pub use store::{Capture, Decoded, Encoding, ExportRequest, Fault, Lifecycle, Mark, Signal, Store, Tamper, Transport};
+
+/// Connections that may wait to be accepted. Beyond the queue's end Linux loses or resets them, and the usual 128 is
+/// less than what the workers of one deployment open at once.
+const BACKLOG: u32 = 4096;
+
+/// Listens at `address`; port 0 takes a free one.
+fn listen(address: std::net::SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
+    let socket = match address {
+        std::net::SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        std::net::SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+    };
+    // As `TcpListener::bind` does it: a port whose last connections still linger can be listened on again.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}

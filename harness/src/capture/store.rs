@@ -131,6 +131,19 @@ pub enum Mark {
     },
     /// The environment goes on.
     Thawed,
+    /// The service called a stand-in for something it depends on.
+    UpstreamCalled {
+        /// Name of the stand-in, as configured.
+        upstream: String,
+        /// Method of the request.
+        method: String,
+        /// Path and query of the request.
+        target: String,
+        /// Headers in order, names in lower case.
+        headers: Vec<(String, String)>,
+        /// Status that was answered.
+        status: u16,
+    },
     /// The process or container is gone.
     Exited {
         /// Exit status as text: `exit status: 0`, `signal: 9 (SIGKILL)`.

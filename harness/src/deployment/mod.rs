@@ -2,13 +2,21 @@
 //!
 //! A [`Site`] is where something runs: this machine ([`process`]) or a container engine ([`container`]). What runs there
 //! is a [`Sandbox`]. An HTTP service is a sandbox with an address; a function is a sandbox that speaks the Runtime API
-//! ([`lambda`]), on either site.
+//! ([`lambda`]), on either site. A [`Deployment`] is one of the two, running, and what scenarios talk to.
 
 pub mod artifact;
 pub mod container;
 pub mod lambda;
 pub mod process;
 
+mod fence;
+mod instance;
+mod lines;
+mod proof;
+mod service;
 mod site;
+pub mod upstream;
 
+pub use instance::Deployment;
+pub use proof::{Incomplete, LogFence, Proof};
 pub use site::{Exit, Launch, Sandbox, Site, SiteError};

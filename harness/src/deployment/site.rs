@@ -79,11 +79,15 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// Where its port is reached from here.
     fn address(&self) -> Option<SocketAddr>;
 
-    /// Stops every thread of it (SIGSTOP to the process group, `pause` of the container). Idempotent.
+    /// Stops every thread of it (SIGSTOP to the process group, `pause` of the container). Everything that it wrote is
+    /// in the store when this returns, as far as the site can tell. Idempotent.
     async fn freeze(&self) -> Result<(), SiteError>;
 
     /// Lets it go on. Idempotent.
     async fn thaw(&self) -> Result<(), SiteError>;
+
+    /// Takes what it has written so far into the store, where the site can do more than wait for it.
+    async fn drain(&self) {}
 
     /// The exit status once it has ended; waits for it. Everything that it wrote is in the store by then.
     async fn exited(&self) -> String;
@@ -97,4 +101,8 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
 
     /// Kills it at once. Everything that it wrote is in the store when this returns.
     async fn kill(&self);
+
+    /// Begins to kill it and does not wait, for a destructor. A site whose sandboxes are killed by being dropped need
+    /// not do more.
+    fn kill_now(&self) {}
 }

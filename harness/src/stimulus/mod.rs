@@ -1,6 +1,7 @@
 //! What is sent to a deployment, and what came of it.
 
 pub mod gateway;
+pub mod http;
 
 mod context;
 mod delivery;

@@ -1,1 +1,0 @@
-//! The relay between a private container network and this process.

@@ -1,0 +1,68 @@
+//! The relay: servers of the test process, made reachable from a private container network.
+//!
+//! ```text
+//!   service ──► neighbour, port 4318 ══ tunnel ══► test process ──► sink
+//!   (container)  (container, `tracegate serve --relay`)
+//! ```
+//!
+//! It is a reverse tunnel of plain TCP: the test process opens connections to the neighbour's control port and keeps
+//! some idle; the neighbour pairs each connection that it accepts on a relay port with an idle one. Nothing is read or
+//! answered on the way, so an exporter's request is acknowledged by the test process's own sink, once it is stored. A
+//! neighbour that took requests by itself would acknowledge what the test process does not have yet, and no proof of
+//! completeness would hold.
+//!
+//! On a tunnel connection the test process says `tracegate-relay/1 TOKEN⏎` and the neighbour `ready⏎`; later the
+//! neighbour says `PORT⏎`, the test process connects to the server behind that port and says `open⏎` (or `closed⏎`, when
+//! there is none), and from then on bytes go both ways. A connection that is lost before `open` has carried nothing, and the neighbour takes another.
+
+mod neighbour;
+mod tunnel;
+
+#[cfg(test)]
+mod tests;
+
+use std::{io, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    net::TcpStream,
+    time::timeout,
+};
+
+pub use neighbour::Neighbour;
+pub use tunnel::Tunnel;
+
+/// Environment variable that gives a neighbour its token.
+pub const TOKEN_VARIABLE: &str = "TRACEGATE_RELAY_TOKEN";
+
+/// First word of a tunnel connection.
+const GREETING: &str = "tracegate-relay/1";
+
+/// How long one side waits for a line that the other side writes at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// No line of the protocol is longer.
+const LINE_AT_MOST: u64 = 512;
+
+/// A secret that two sides of a relay share, 128 random bits in hexadecimal digits.
+pub fn random_token() -> String {
+    hex::encode(rand::random::<[u8; 16]>())
+}
+
+/// Reads one line, without its line feed. What stands behind it stays in the reader.
+async fn line(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
+    let mut text = String::new();
+    reader.take(LINE_AT_MOST).read_line(&mut text).await?;
+    match text.strip_suffix('\n') {
+        Some(line) => Ok(line.to_owned()),
+        None if text.is_empty() => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side hung up")),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is no line of the relay's protocol"))),
+    }
+}
+
+async fn in_time<T>(what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(PATIENCE, what).await.unwrap_or_else(|_| {
+        let waited = format!("the other side said nothing for {} s", PATIENCE.as_secs());
+        Err(io::Error::new(io::ErrorKind::TimedOut, waited))
+    })
+}

@@ -1,0 +1,136 @@
+//! The side of the test process.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    io::{AsyncWriteExt, BufReader, copy_bidirectional},
+    net::TcpStream,
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{GREETING, in_time, line};
+
+/// Connections that are kept ready; what comes beyond them waits for one round trip.
+const IDLE: usize = 16;
+
+/// The test process's end of a relay. Dropping it closes every connection.
+#[derive(Debug)]
+pub struct Tunnel {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    control: SocketAddr,
+    token: String,
+    /// Servers of this process by relay port.
+    routes: BTreeMap<u16, SocketAddr>,
+    pub(super) stop: CancellationToken,
+    lost: Mutex<Option<String>>,
+}
+
+impl Tunnel {
+    /// Connects to a neighbour's control port. `routes` says which server is behind which relay port.
+    ///
+    /// Fails when the neighbour cannot be reached, does not answer within 10 s or does not know the token.
+    pub async fn open(control: SocketAddr, token: &str, routes: BTreeMap<u16, SocketAddr>) -> io::Result<Self> {
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared { control, token: token.to_owned(), routes, stop, lost: Mutex::default() });
+        let first = shared.connect().await?;
+        tokio::spawn(keep_ready(shared.clone(), first));
+        Ok(Self { shared })
+    }
+
+    /// Why the neighbour is out of reach, if it is: what is exported there no longer arrives here.
+    pub fn lost(&self) -> Option<String> {
+        self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}
+
+impl Shared {
+    /// A connection that waits for something to carry.
+    async fn connect(&self) -> io::Result<BufReader<TcpStream>> {
+        in_time(async {
+            let stream = TcpStream::connect(self.control).await?;
+            stream.set_nodelay(true)?;
+            let mut tunnel = BufReader::new(stream);
+            tunnel.get_mut().write_all(format!("{GREETING} {}\n", self.token).as_bytes()).await?;
+            match line(&mut tunnel).await?.as_str() {
+                "ready" => Ok(tunnel),
+                "refused" => Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    format!("the relay at {} refused the token", self.control),
+                )),
+                other => Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} is no relay: it answered {other:?}", self.control),
+                )),
+            }
+        })
+        .await
+    }
+
+    fn give_up(&self, error: &io::Error) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.get_or_insert_with(|| format!("the relay at {} is gone: {error}", self.control));
+        self.stop.cancel();
+    }
+}
+
+/// Keeps [`IDLE`] connections open, and opens another whenever one is taken.
+async fn keep_ready(shared: Arc<Shared>, first: BufReader<TcpStream>) {
+    let places = Arc::new(Semaphore::new(IDLE));
+    let mut first = Some(first);
+    while let Some(Ok(place)) = shared.stop.run_until_cancelled(places.clone().acquire_owned()).await {
+        let ready = first.take();
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let stop = shared.stop.clone();
+            stop.run_until_cancelled(async {
+                let taken = async {
+                    let mut tunnel = match ready {
+                        Some(tunnel) => tunnel,
+                        None => shared.connect().await?,
+                    };
+                    // Idle for as long as nobody connects: this wait has no bound by intent.
+                    let port = line(&mut tunnel).await?;
+                    Ok((tunnel, port))
+                };
+                match taken.await {
+                    Ok((tunnel, port)) => {
+                        drop(place);
+                        // A client or a server that hangs up ends this connection only.
+                        drop(carry(&shared, tunnel, &port).await);
+                    }
+                    Err(error) => shared.give_up(&error),
+                }
+            })
+            .await;
+        });
+    }
+}
+
+async fn carry(shared: &Shared, mut tunnel: BufReader<TcpStream>, port: &str) -> io::Result<()> {
+    let server = match port.parse().ok().and_then(|port| shared.routes.get(&port)) {
+        Some(server) => in_time(TcpStream::connect(server)).await,
+        None => Err(io::ErrorKind::NotFound.into()),
+    };
+    // The neighbour then closes the client's connection, as the server's own machine would refuse it.
+    let Ok(mut server) = server else { return tunnel.get_mut().write_all(b"closed\n").await };
+    server.set_nodelay(true)?;
+    tunnel.get_mut().write_all(b"open\n").await?;
+    copy_bidirectional(&mut tunnel, &mut server).await?;
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! The command line: parse, run, exit.
+
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::Exit;
+
+pub use run::RunArguments;
+
+/// A regression gate for telemetry.
+#[derive(Debug, Parser)]
+#[command(name = "tracegate", version, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the scenarios on the deployments of tracegate.toml
+    Run(RunArguments),
+    /// Print every step with an example, in Markdown
+    Steps,
+}
+
+/// Parses the command line, does what it says, and returns the exit code: 0 passed, 1 failed, 2 usage, 3 environment,
+/// 4 nothing selected.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // `--help` and `--version` are no errors.
+            let code = if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+            let _ = error.print();
+            return code;
+        }
+    };
+    let done = match arguments.command {
+        Command::Run(arguments) => arguments.run(),
+        Command::Steps => {
+            print!("{}", crate::gherkin::reference());
+            Ok(Exit::Passed)
+        }
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err((exit, report)) => {
+            eprintln!("{report:?}");
+            exit.into()
+        }
+    }
+}

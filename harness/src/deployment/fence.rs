@@ -1,0 +1,337 @@
+//! Fences: requests of the harness's own that prove that all telemetry before them has arrived.
+//!
+//! A batch processor hands on what it was given in that order, so once a later request's span has been exported by a
+//! process, every span that ended before it in that process was exported too, or was dropped. The same holds for log
+//! records, separately. Hence a fence for a delivery must come back from every process that had a part in it, or, while
+//! none has shown itself, from as many as the deployment is configured to have.
+//!
+//! A fence is known by its trace id, or by its `User-Agent` in an attribute where the service does not carry traces on:
+//! a service without propagators is wrong, but it is not incomplete.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::{
+    Incomplete, LogFence, Proof,
+    service::{Service, next_mark, probe},
+};
+use crate::{
+    capture::{Capture, Store},
+    config,
+    stimulus::{Caller, Delivery, http},
+    telemetry::{Attributes, LogOrigin, LogRecord, Span, TraceId, Value},
+};
+
+/// A fence of which nothing has come back for this long is followed by another one: a sampler may have dropped it, or
+/// another worker may have answered it.
+const FOLLOW_UP: Duration = Duration::from_secs(2);
+
+/// How long the very first fence waits for log records of its own after its spans have come, to learn whether its target
+/// writes any. Longer than the one second between exports that the specification sets for the batch log processor.
+const LEARN: Duration = Duration::from_millis(1500);
+
+/// Requests per worker and round when several workers share a port: the kernel, not the harness, chooses who answers.
+const PER_WORKER: usize = 4;
+
+/// What is known about the fences of a deployment.
+#[derive(Debug, Default)]
+pub(super) struct Fences {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Requests to the fence target, readiness requests included.
+    sent: Vec<Fence>,
+    /// Whether the target writes OTLP log records; `None` before the first fence.
+    logs: Option<bool>,
+}
+
+#[derive(Debug, Clone)]
+struct Fence {
+    trace_id: TraceId,
+    mark: String,
+    /// What arrived up to here was before it.
+    after: u64,
+}
+
+/// The trace and the `User-Agent` of a request, by which its telemetry is known.
+struct Signature<'a> {
+    trace_id: Option<TraceId>,
+    mark: &'a str,
+}
+
+impl Signature<'_> {
+    fn has(&self, trace_id: Option<TraceId>, attributes: &Attributes) -> bool {
+        (trace_id.is_some() && trace_id == self.trace_id)
+            || attributes.iter().any(|(_, value)| matches!(value, Value::String(text) if text == self.mark))
+    }
+
+    fn span(&self, span: &Span) -> bool {
+        self.has(Some(span.trace_id), &span.attributes)
+    }
+
+    fn record(&self, record: &LogRecord) -> bool {
+        record.origin == LogOrigin::Otlp && self.has(record.trace_id.valid(), &record.fields)
+    }
+}
+
+impl Fence {
+    fn signature(&self) -> Signature<'_> {
+        Signature { trace_id: Some(self.trace_id), mark: &self.mark }
+    }
+}
+
+/// An instance's name; a resource without one is one instance, which several workers then share.
+type Instance = Option<String>;
+
+/// What came back of a round of fences.
+#[derive(Debug, Default)]
+struct Returned {
+    fences: usize,
+    spans: BTreeSet<Instance>,
+    logs: BTreeSet<Instance>,
+    /// Instances with a part in the delivery.
+    parts: BTreeSet<Instance>,
+}
+
+impl Returned {
+    fn of(capture: &Capture, fences: &[Fence], delivery: &Delivery) -> Self {
+        let after = fences.first().map_or(0, |fence| fence.after);
+        let own = Signature { trace_id: delivery.trace_id(), mark: &delivery.user_agent };
+        let mut returned = Self::default();
+        let mut back = BTreeSet::new();
+        for span in capture.spans().iter().rev().take_while(|span| span.arrival.seq > delivery.sent.seq) {
+            if own.span(span) {
+                returned.parts.insert(span.resource.instance());
+            } else if span.arrival.seq > after
+                && let Some(index) = fences.iter().position(|fence| fence.signature().span(span))
+            {
+                back.insert(index);
+                returned.spans.insert(span.resource.instance());
+            }
+        }
+        for record in capture.logs().iter().rev().take_while(|record| record.arrival.seq > delivery.sent.seq) {
+            let instance = record.resource.as_ref().and_then(|resource| resource.instance());
+            if own.record(record) {
+                returned.parts.insert(instance);
+            } else if record.arrival.seq > after && fences.iter().any(|fence| fence.signature().record(record)) {
+                returned.logs.insert(instance);
+            }
+        }
+        returned.fences = back.len();
+        returned
+    }
+
+    /// Whether `found` covers every process that matters.
+    fn covers(&self, found: &BTreeSet<Instance>, workers: usize) -> bool {
+        if self.parts.is_empty() { found.len() >= workers } else { found.is_superset(&self.parts) }
+    }
+}
+
+impl Fences {
+    /// Remembers a request to the fence target.
+    pub(super) fn note(&self, caller: &Caller, mark: &str, after: u64) {
+        self.with(|known| known.sent.push(Fence { trace_id: caller.trace_id, mark: mark.into(), after }));
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
+        change(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether requests to the fence target are known to write OTLP log records.
+    fn logs(&self, store: &Store) -> Option<bool> {
+        self.with(|known| {
+            if known.logs != Some(true) {
+                let found = store.look(|capture| {
+                    let mut records = capture.logs().iter().filter(|record| record.origin == LogOrigin::Otlp);
+                    records.any(|record| known.sent.iter().any(|fence| fence.signature().record(record)))
+                });
+                if found {
+                    known.logs = Some(true);
+                }
+            }
+            known.logs
+        })
+    }
+}
+
+impl Service {
+    /// Proves that everything that `delivery` caused has arrived.
+    pub(super) async fn settle(
+        &self,
+        spec: &config::Deployment,
+        store: &Store,
+        delivery: &Delivery,
+        deadline: Instant,
+    ) -> Result<Proof, Incomplete> {
+        let proof = tokio::select! {
+            biased;
+            status = self.sandbox.exited() => return Ok(Proof::Exited { status }),
+            proof = self.fenced(spec, store, delivery, deadline) => proof?,
+        };
+        self.sandbox.drain().await;
+        Ok(proof)
+    }
+
+    async fn fenced(
+        &self,
+        spec: &config::Deployment,
+        store: &Store,
+        delivery: &Delivery,
+        deadline: Instant,
+    ) -> Result<Proof, Incomplete> {
+        let proof = self.fence(spec, store, delivery, deadline).await?;
+        if store.look(|capture| is_closed(capture, delivery)) {
+            return Ok(proof);
+        }
+        // A server span may end a moment after the client has read the answer, and so after the fence's. Another fence
+        // is behind it for certain; what is missing then is missing.
+        self.fence(spec, store, delivery, deadline).await
+    }
+
+    async fn fence(
+        &self,
+        spec: &config::Deployment,
+        store: &Store,
+        delivery: &Delivery,
+        deadline: Instant,
+    ) -> Result<Proof, Incomplete> {
+        let started = Instant::now();
+        let mut fences: Vec<Fence> = Vec::new();
+        let mut answered = 0;
+        let mut trouble = None;
+        let mut learn_until = None;
+        loop {
+            let round = if spec.workers > 1 { PER_WORKER * spec.workers } else { 1 };
+            let requests = (0..round).map(|_| {
+                let (request, mark) = (probe(spec.fence_target()), next_mark("tracegate-fence"));
+                let after = store.look(|capture| capture.last_seq());
+                self.fences.note(&request.caller, &mark, after);
+                fences.push(Fence { trace_id: request.caller.trace_id, mark: mark.clone(), after });
+                let limit = spec.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
+                async move { http::send(self.address, &request, &mark, limit).await }
+            });
+            for result in join_all(requests.collect::<Vec<_>>()).await {
+                match result {
+                    Ok(_) => answered += 1,
+                    Err(error) => trouble = Some(error),
+                }
+            }
+            let until = deadline.min(Instant::now() + FOLLOW_UP);
+            let spans = store
+                .until(until, |capture| {
+                    let returned = Returned::of(capture, &fences, delivery);
+                    let all = returned.covers(&returned.spans, spec.workers);
+                    // All came back, none from the process that matters: ask again at once.
+                    (all || returned.fences == fences.len()).then_some(all)
+                })
+                .await;
+            if spans == Some(true) {
+                let learned = self.fences.logs(store);
+                if learned == Some(false) {
+                    return Ok(self.proof(store, &fences, delivery));
+                }
+                let wait = match learned {
+                    Some(_) => until,
+                    None => deadline.min(*learn_until.get_or_insert_with(|| Instant::now() + LEARN)),
+                };
+                let logs = store.until(wait, |capture| {
+                    let returned = Returned::of(capture, &fences, delivery);
+                    returned.covers(&returned.logs, spec.workers).then_some(())
+                });
+                if logs.await.is_some() {
+                    return Ok(self.proof(store, &fences, delivery));
+                }
+                if learned.is_none() && self.fences.logs(store).is_none() && Instant::now() < deadline {
+                    self.fences.with(|known| known.logs = Some(false));
+                    return Ok(self.proof(store, &fences, delivery));
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(self.incomplete(spec, store, delivery, &fences, answered, trouble, started.elapsed()));
+            }
+        }
+    }
+
+    fn proof(&self, store: &Store, fences: &[Fence], delivery: &Delivery) -> Proof {
+        let (returned, exported) = store.look(|capture| {
+            let exported = capture.logs().iter().any(|record| record.origin == LogOrigin::Otlp);
+            (Returned::of(capture, fences, delivery), exported)
+        });
+        let logs = match (self.fences.logs(store), exported) {
+            (Some(true), _) => LogFence::CameBack,
+            (_, true) => LogFence::NotWritten,
+            (_, false) => LogFence::NeverExported,
+        };
+        Proof::Fence { sent: fences.len(), instances: returned.spans.into_iter().flatten().collect(), logs }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of it is what the sentence says")]
+    fn incomplete(
+        &self,
+        spec: &config::Deployment,
+        store: &Store,
+        delivery: &Delivery,
+        fences: &[Fence],
+        answered: usize,
+        trouble: Option<http::HttpError>,
+        waited: Duration,
+    ) -> Incomplete {
+        let returned = store.look(|capture| Returned::of(capture, fences, delivery));
+        let named = |instances: &BTreeSet<Instance>| {
+            let names: Vec<&str> = instances.iter().map(|name| name.as_deref().unwrap_or("(no instance)")).collect();
+            if names.is_empty() { "none".into() } else { names.join(", ") }
+        };
+        let target = spec.fence_target();
+        let mut reason = format!("{} fences were sent (GET {target}), {answered} were answered, ", fences.len());
+        if returned.spans.is_empty() {
+            let spans = store.look(|capture| capture.spans().len());
+            reason +=
+                &format!("and no span of theirs arrived; {spans} spans were received from this deployment so far. ");
+            reason += "Is its target instrumented? Another one can be set with `fence`";
+        } else if !returned.covers(&returned.spans, spec.workers) {
+            let needed = if returned.parts.is_empty() {
+                format!("{} workers are configured", spec.workers)
+            } else {
+                format!("the request's telemetry is from {}", named(&returned.parts))
+            };
+            reason += &format!("{} came back, from instances {}; {needed}", returned.fences, named(&returned.spans));
+            if returned.spans.contains(&None) {
+                reason += "; a resource without service.instance.id or process.pid cannot be told from another";
+            }
+        } else {
+            reason += &format!(
+                "their spans came back, their OTLP log records did not (log records from instances {})",
+                named(&returned.logs)
+            );
+        }
+        if let Some(trouble) = trouble {
+            reason += &format!("; {trouble}");
+        }
+        Incomplete { reason, waited }
+    }
+}
+
+/// Whether each of the delivery's spans has its parent, and a sampled delivery has spans at all.
+fn is_closed(capture: &Capture, delivery: &Delivery) -> bool {
+    let own = Signature { trace_id: delivery.trace_id(), mark: &delivery.user_agent };
+    let since = || capture.spans().iter().rev().take_while(|span| span.arrival.seq > delivery.sent.seq);
+    let traces: BTreeSet<TraceId> = since().filter(|span| own.span(span)).map(|span| span.trace_id).collect();
+    if traces.is_empty() {
+        return delivery.caller.is_some_and(|caller| !caller.sampled);
+    }
+    let remote = delivery.remote_parents();
+    since().filter(|span| traces.contains(&span.trace_id)).all(|span| match span.parent_span_id {
+        None => true,
+        // Bits 8 and 9: whether it is known that the parent is remote, and whether it is (opentelemetry-proto, Span.flags).
+        Some(_) if span.flags & 0x300 == 0x300 => true,
+        Some(parent) => remote.contains(&parent) || capture.span(span.trace_id, parent).is_some(),
+    })
+}

@@ -1,0 +1,176 @@
+//! One running deployment: what scenarios send stimuli to.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use nix::sys::signal::Signal;
+use tokio::time::Instant;
+
+use super::{
+    Exit, Incomplete, Launch, Proof, Site, SiteError,
+    lambda::Function,
+    service::{Service, next_mark},
+};
+use crate::{
+    capture::{Mark, Store},
+    config,
+    stimulus::{Delivery, HttpRequest},
+};
+
+/// A running deployment. Dropping it kills everything that it started.
+#[derive(Debug)]
+pub struct Deployment {
+    spec: config::Deployment,
+    store: Arc<Store>,
+    running: Running,
+}
+
+#[derive(Debug)]
+enum Running {
+    Service(Service),
+    Function(Function),
+}
+
+impl Deployment {
+    /// Starts a deployment and waits until it is ready.
+    ///
+    /// `program` is what runs: a program with its first arguments, or, for a container, what the site needs to know;
+    /// `spec.args` are added behind it. `spec.directory` must be absolute. `placeholders` maps names to what stands for
+    /// `{name}` in `program`, `args` and `env`; `port` is added to them. `sink` is where the OTLP receiver listens on
+    /// this machine; the service is told as `OTEL_EXPORTER_OTLP_ENDPOINT`, unless its `env` has a value of its own, and
+    /// nothing else is added (for a function: what Lambda sets).
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, ends, or is not ready within `spec.start_timeout`; with its last lines of output.
+    pub async fn start(
+        spec: &config::Deployment,
+        program: Vec<String>,
+        site: Arc<dyn Site>,
+        store: Arc<Store>,
+        sink: SocketAddr,
+        placeholders: &BTreeMap<String, String>,
+    ) -> Result<Self, SiteError> {
+        let port = match (spec.kind.is_lambda(), spec.kind.is_container()) {
+            (true, _) => None,
+            (false, true) => Some(spec.port),
+            (false, false) => Some(site.free_port().await?),
+        };
+        let endpoint = format!("http://{}", site.expose(sink).await?);
+        let fill = |text: &String| {
+            let port = port.map(|port| ("port".to_owned(), port.to_string()));
+            let all = placeholders.iter().map(|(name, value)| (name.clone(), value.clone())).chain(port);
+            all.fold(text.clone(), |text, (name, value)| text.replace(&format!("{{{name}}}"), &value))
+        };
+        let mut env: BTreeMap<String, String> =
+            spec.env.iter().map(|(name, value)| (name.clone(), fill(value))).collect();
+        env.entry("OTEL_EXPORTER_OTLP_ENDPOINT".into()).or_insert(endpoint);
+        let launch = Launch {
+            command: program.iter().chain(&spec.args).map(fill).collect(),
+            env,
+            directory: spec.directory.clone(),
+            port,
+        };
+        let running = if spec.kind.is_lambda() {
+            Running::Function(Function::start(spec, launch, site, store.clone()).await?)
+        } else {
+            Running::Service(Service::start(spec, launch, &*site, &store).await?)
+        };
+        Ok(Self { spec: spec.clone(), store, running })
+    }
+
+    /// What was captured from it.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// How it was configured.
+    pub fn spec(&self) -> &config::Deployment {
+        &self.spec
+    }
+
+    /// Sends a request: over HTTP, or as the gateway's event to a function.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer. An answer that says that something is wrong, a gateway's 502 among them, is an answer.
+    pub async fn send(&self, request: HttpRequest) -> Result<Delivery, SiteError> {
+        let mark = next_mark("tracegate");
+        match &self.running {
+            Running::Function(function) => function.send(&self.spec, &self.store, request, mark).await,
+            Running::Service(service) => {
+                let own = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
+                let user_agent = own.map_or_else(|| mark.clone(), |(_, value)| value.clone());
+                let sent = self.store.mark(Mark::Sent { delivery: mark.clone() });
+                let response = service.send(&self.spec, &self.store, &request, &mark).await?;
+                let answered = self.store.mark(Mark::Answered { delivery: mark.clone() });
+                let told = request.form != crate::stimulus::ContextForm::Absent;
+                Ok(Delivery {
+                    mark,
+                    method: request.method,
+                    target: request.target,
+                    user_agent,
+                    caller: told.then_some(request.caller),
+                    form: request.form,
+                    sent,
+                    answered,
+                    response,
+                    invocation: None,
+                })
+            }
+        }
+    }
+
+    /// Delivers an event to a function as it is.
+    ///
+    /// # Errors
+    ///
+    /// When there is no function here, or it gives no answer.
+    pub async fn deliver(&self, event: serde_json::Value) -> Result<Delivery, SiteError> {
+        match &self.running {
+            Running::Function(function) => {
+                function.deliver(&self.spec, &self.store, event, next_mark("tracegate")).await
+            }
+            Running::Service(_) => Err(SiteError::new(format!(
+                "deployment {} is a {} and takes no events; restrict the scenario to functions with @lambda",
+                self.spec.name, self.spec.kind
+            ))),
+        }
+    }
+
+    /// Proves that everything that a delivery caused has arrived: the process exited, the environment froze, or a fence
+    /// came through.
+    ///
+    /// # Errors
+    ///
+    /// When nothing proves it by `deadline`, with what came and what did not.
+    pub async fn settle(&self, delivery: &Delivery, deadline: Instant) -> Result<Proof, Incomplete> {
+        match &self.running {
+            Running::Service(service) => service.settle(&self.spec, &self.store, delivery, deadline).await,
+            Running::Function(_) => super::lambda::settle(&self.store, delivery, deadline).await,
+        }
+    }
+
+    /// Asks it to end with `signal` and kills what is left after `grace`. What it exports meanwhile is still taken.
+    pub async fn stop(&self, signal: Signal, grace: Duration) -> Exit {
+        match &self.running {
+            Running::Service(service) => service.sandbox.stop(signal, grace).await,
+            Running::Function(function) => function.stop(signal, grace).await,
+        }
+    }
+
+    /// Ends a function's execution environment, so that the next invocation is a cold start. A service goes on.
+    pub async fn recycle(&self) {
+        if let Running::Function(function) = &self.running {
+            function.recycle().await;
+        }
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        match &self.running {
+            Running::Service(service) => service.sandbox.kill_now(),
+            Running::Function(function) => function.kill_now(),
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! Processes of this machine, each in a process group of its own.

@@ -1,0 +1,203 @@
+//! A service that serves HTTP: its start, its readiness, and requests to it.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Launch, Sandbox, Site, SiteError, fence::Fences};
+use crate::{
+    capture::{Mark, Store},
+    config::{self, Ready},
+    stimulus::{Caller, ContextForm, HttpRequest, HttpResponse, http},
+    telemetry::LogOrigin,
+};
+
+/// Lines of output that an error shows.
+const LAST_LINES: usize = 20;
+
+/// How often a service that does not answer yet is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A running service that serves HTTP.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) sandbox: Box<dyn Sandbox>,
+    pub(super) address: SocketAddr,
+    pub(super) fences: Fences,
+}
+
+impl Service {
+    /// Starts it and waits until it is ready.
+    pub(super) async fn start(
+        spec: &config::Deployment,
+        launch: Launch,
+        site: &dyn Site,
+        store: &Arc<Store>,
+    ) -> Result<Self, SiteError> {
+        let deadline = Instant::now() + spec.start_timeout;
+        let sandbox = site.launch(launch, store.clone()).await?;
+        let address = sandbox.address().ok_or_else(|| {
+            SiteError::new(format!("deployment {} ({}) has no address that can be reached", spec.name, sandbox.what()))
+        })?;
+        let service = Self { sandbox, address, fences: Fences::default() };
+        service.become_ready(spec, store, deadline).await?;
+        // A service that could not bind its port exits; then the answer came from whoever holds the port.
+        if let Some(status) = service.sandbox.has_exited() {
+            return Err(SiteError::new(format!(
+                "deployment {} ({}) ended during its start ({status}); if something answers on {address}, it is another \
+                 process that holds the port\n{}",
+                spec.name,
+                service.sandbox.what(),
+                last_output(store)
+            )));
+        }
+        store.mark(Mark::Ready);
+        Ok(service)
+    }
+
+    async fn become_ready(
+        &self,
+        spec: &config::Deployment,
+        store: &Arc<Store>,
+        deadline: Instant,
+    ) -> Result<(), SiteError> {
+        let mut state = String::from("nothing happened");
+        let ready = async {
+            match spec.ready.as_ref() {
+                None => {}
+                Some(Ready::Log(text)) => {
+                    state = format!("no line contains {text:?}");
+                    let far = deadline + Duration::from_secs(1);
+                    let seen = store.until(far, |capture| {
+                        capture
+                            .logs()
+                            .iter()
+                            .any(|record| record.origin != LogOrigin::Otlp && record.raw.contains(text))
+                            .then_some(())
+                    });
+                    if seen.await.is_none() {
+                        // The deadline outside of this wait is the earlier one and names the reason.
+                        std::future::pending::<()>().await;
+                    }
+                }
+                Some(Ready::Http(target)) => {
+                    let mut again = tokio::time::interval(ASK_AGAIN);
+                    loop {
+                        again.tick().await;
+                        let request = probe(target);
+                        let mark = next_mark("tracegate-ready");
+                        if target == spec.fence_target() {
+                            self.fences.note(&request.caller, &mark, store.look(|capture| capture.last_seq()));
+                        }
+                        match http::send(self.address, &request, &mark, spec.request_timeout).await {
+                            Ok(response) if response.status < 500 => return,
+                            Ok(response) => state = format!("GET {target} is answered with {}", response.status),
+                            Err(error) => state = error.to_string(),
+                        }
+                    }
+                }
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            status = self.sandbox.exited() => Some(status),
+            outcome = tokio::time::timeout_at(deadline, ready) => match outcome {
+                Ok(()) => return Ok(()),
+                Err(_) => None,
+            },
+        };
+        let what = match ended {
+            Some(status) => format!("ended before it was ready: {status}"),
+            None => format!("was not ready within {:?}: {state}", spec.start_timeout),
+        };
+        Err(SiteError::new(format!(
+            "deployment {} ({}) {what}\n{}",
+            spec.name,
+            self.sandbox.what(),
+            last_output(store)
+        )))
+    }
+
+    /// Sends a request as `user_agent`.
+    pub(super) async fn send(
+        &self,
+        spec: &config::Deployment,
+        store: &Store,
+        request: &HttpRequest,
+        user_agent: &str,
+    ) -> Result<HttpResponse, SiteError> {
+        let ended = |status: String| {
+            SiteError::new(format!(
+                "deployment {} ({}) has ended: {status}\n{}",
+                spec.name,
+                self.sandbox.what(),
+                last_output(store)
+            ))
+        };
+        if let Some(status) = self.sandbox.has_exited() {
+            return Err(ended(status));
+        }
+        match http::send(self.address, request, user_agent, spec.request_timeout).await {
+            Ok(response) => Ok(response),
+            Err(error) => {
+                let state = match self.sandbox.has_exited() {
+                    Some(status) => format!("has ended: {status}"),
+                    None => "is running".into(),
+                };
+                Err(SiteError::because(
+                    format!(
+                        "deployment {} ({}) gave no answer and {state}: {error}\n{}",
+                        spec.name,
+                        self.sandbox.what(),
+                        last_output(store)
+                    ),
+                    error,
+                ))
+            }
+        }
+    }
+}
+
+/// A request of the harness's own, with a fresh sampled trace.
+pub(super) fn probe(target: &str) -> HttpRequest {
+    HttpRequest {
+        method: "GET".into(),
+        target: target.into(),
+        headers: vec![("Accept".into(), "*/*".into())],
+        body: Bytes::new(),
+        caller: Caller::fresh(epoch_seconds(), true),
+        form: ContextForm::Both,
+    }
+}
+
+pub(super) fn epoch_seconds() -> u32 {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
+/// A `User-Agent` that nobody else in this run has, and hardly anybody in another.
+pub(super) fn next_mark(product: &str) -> String {
+    static RUN: std::sync::LazyLock<u32> = std::sync::LazyLock::new(rand::random);
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("{product}/{:08x}-{}", *RUN, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The last lines of stdout and stderr, for an error.
+pub(super) fn last_output(store: &Store) -> String {
+    let lines: Vec<String> = store.look(|capture| {
+        let lines = capture.logs().iter().rev().filter(|record| record.origin != LogOrigin::Otlp);
+        lines.take(LAST_LINES).map(|record| format!("  {} | {}", record.origin, record.raw)).collect()
+    });
+    if lines.is_empty() {
+        return "it wrote nothing to stdout or stderr".into();
+    }
+    format!("its last output:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+}

@@ -1,0 +1,293 @@
+//! Running the selected scenarios: every deployment at the same time, scenarios of one deployment side by side where
+//! their steps allow it.
+
+use std::{
+    collections::BTreeSet,
+    panic,
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cucumber::{
+    Cucumber, Event as CucumberEvent, Parser, Writer, cli, event, gherkin,
+    parser::Result as Parsed,
+    runner, step,
+    writer::Normalized,
+};
+use futures::{
+    future::{LocalBoxFuture, join_all},
+    stream,
+};
+use regex::Regex;
+use tokio::sync::{OnceCell, RwLock, mpsc};
+
+use super::{
+    registry::{self, Need},
+    select::{Selection, known_labels},
+    world::World,
+};
+use crate::{
+    config,
+    deployment::assembly::{Instance, Workshop},
+    report::{Event, Outcome, Problem, Reporter, Summary, Verdict},
+};
+
+/// What is to be run.
+#[derive(Debug)]
+pub struct Plan {
+    /// How instances are made.
+    pub workshop: Workshop,
+    /// The scenarios.
+    pub selection: Selection,
+    /// The deployments that they run on.
+    pub deployments: Vec<config::Deployment>,
+    /// Deployments that were to run and cannot, with the reason.
+    pub unavailable: Vec<(String, String)>,
+    /// How many scenarios run at once on a deployment.
+    pub jobs: usize,
+}
+
+/// One deployment of a run, while its scenarios play.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub spec: config::Deployment,
+    pub output: PathBuf,
+    workshop: Workshop,
+    shared: OnceCell<Result<Arc<Instance>, Problem>>,
+    pub gate: Arc<RwLock<()>>,
+    /// Lines that count in no expectation.
+    pub ignore: Vec<Regex>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Stage {
+    /// The instance that scenarios share, started by the first one that asks.
+    pub async fn shared(&self) -> Result<Arc<Instance>, Problem> {
+        self.shared
+            .get_or_init(|| async {
+                let instance = self.start().await?;
+                let what = instance.what();
+                let _ = self.events.send(Event::Ready { deployment: self.spec.name.clone(), what, took: instance.took });
+                Ok(instance)
+            })
+            .await
+            .clone()
+    }
+
+    /// An instance for one scenario.
+    pub async fn start(&self) -> Result<Arc<Instance>, Problem> {
+        let started = Instance::start(&self.workshop, &self.spec).await;
+        started.map(Arc::new).map_err(|error| {
+            let problem = Problem::from_error(&error);
+            Problem::errored(format!("deployment {} did not start: {}", self.spec.name, problem.message))
+        })
+    }
+
+    pub fn judged(&self, outcome: Outcome) {
+        let _ = self.events.send(Event::Judged(Box::new(outcome)));
+    }
+}
+
+/// Runs a plan to its end and tells `reporter` what happens, all but [`Event::Finished`].
+pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
+    let began = Instant::now();
+    let config = plan.workshop.config.clone();
+    let output = config.resolve(&config.output);
+    let known = known_labels(config.deployments.values());
+    let (events, mut told) = mpsc::unbounded_channel();
+    let mut claimed = BTreeSet::new();
+    let mut plays: Vec<LocalBoxFuture<'_, ()>> = Vec::new();
+    for spec in &plan.deployments {
+        let features = plan.selection.for_deployment(spec, &known);
+        claimed.extend(places(&Selection { features: features.clone() }));
+        if features.is_empty() {
+            continue;
+        }
+        let stage = Rc::new(Stage {
+            spec: spec.clone(),
+            output: output.clone(),
+            workshop: plan.workshop.clone(),
+            shared: OnceCell::new(),
+            gate: Arc::default(),
+            // The configuration was refused if one of them did not compile.
+            ignore: spec.ignore_lines.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect(),
+            events: events.clone(),
+        });
+        plays.push(Box::pin(play(stage, features, plan.jobs)));
+    }
+    drop(events);
+    let all = places(&plan.selection);
+    let deployments = plan.deployments.iter().map(|spec| spec.name.clone()).collect();
+    reporter.tell(&Event::Started { scenarios: all.len(), deployments });
+    for (deployment, reason) in &plan.unavailable {
+        reporter.tell(&Event::Unavailable { deployment: deployment.clone(), reason: reason.clone() });
+    }
+    let mut summary = Summary {
+        unavailable: plan.unavailable.clone(),
+        unclaimed: all.difference(&claimed).map(|(file, line, name)| format!("{}:{line}  {name}", file.display())).collect(),
+        output,
+        ..Summary::default()
+    };
+    let hook = panic::take_hook();
+    let playing = join_all(plays);
+    let telling = async {
+        while let Some(event) = told.recv().await {
+            reporter.tell(&event);
+            if let Event::Judged(outcome) = event {
+                summary.outcomes.push(*outcome);
+            }
+        }
+    };
+    futures::future::join(playing, telling).await;
+    // The runner silences panics while steps run; two at once restore each other's silence.
+    panic::set_hook(hook);
+    summary.took = began.elapsed();
+    summary
+}
+
+fn places(selection: &Selection) -> BTreeSet<(PathBuf, usize, String)> {
+    selection
+        .scenarios()
+        .map(|selected| {
+            let file = selected.feature.path.clone().unwrap_or_default();
+            (file, selected.scenario.position.line, selected.scenario.name.clone())
+        })
+        .collect()
+}
+
+async fn play(stage: Rc<Stage>, features: Vec<gherkin::Feature>, jobs: usize) {
+    let mut steps = step::Collection::new();
+    for compiled in registry::compiled() {
+        let regex = compiled.regex.clone();
+        steps = match compiled.definition.keyword {
+            registry::Keyword::Given => steps.given(None, regex, dispatch),
+            registry::Keyword::When => steps.when(None, regex, dispatch),
+            registry::Keyword::Then => steps.then(None, regex, dispatch),
+        };
+    }
+    let entering = stage.clone();
+    let runner = runner::Basic::default()
+        .max_concurrent_scenarios(jobs)
+        .steps(steps)
+        .before(move |feature, rule, scenario, world| {
+            let stage = entering.clone();
+            let need = need(feature, rule, scenario);
+            Box::pin(async move { world.enter(stage, need).await })
+        })
+        .after(move |feature, _rule, scenario, finished, world| {
+            let stage = stage.clone();
+            Box::pin(async move {
+                let outcome = judge(&stage, feature, scenario, finished, world);
+                stage.judged(outcome);
+            })
+        });
+    Cucumber::<World, _, (), _, _>::custom(Given(features), runner, Silent)
+        .with_cli(cli::Opts::<cli::Empty, runner::basic::Cli, cli::Empty, cli::Empty>::default())
+        .run(())
+        .await;
+}
+
+/// How much of the deployment a scenario needs: the most that one of its steps does.
+fn need(feature: &gherkin::Feature, rule: Option<&gherkin::Rule>, scenario: &gherkin::Scenario) -> Need {
+    let tags = feature.tags.iter().chain(rule.into_iter().flat_map(|rule| &rule.tags)).chain(&scenario.tags);
+    let tagged = tags.filter_map(|tag| match tag.as_str() {
+        "isolated" => Some(Need::Own),
+        "alone" => Some(Need::Alone),
+        _ => None,
+    });
+    let backgrounds = feature.background.iter().chain(rule.into_iter().filter_map(|rule| rule.background.as_ref()));
+    let steps = backgrounds.flat_map(|background| &background.steps).chain(&scenario.steps);
+    let needed = steps.filter_map(|step| registry::find(step)).map(|(definition, _)| definition.need);
+    tagged.chain(needed).max().unwrap_or(Need::Shared)
+}
+
+/// Thrown by [`dispatch`] so that the runner skips the rest of the scenario; the problem itself is in the world.
+struct DidNotPass;
+
+fn dispatch(world: &mut World, context: step::Context) -> LocalBoxFuture<'_, ()> {
+    Box::pin(async move {
+        let step = &context.step;
+        let result = match registry::find(step) {
+            Some((definition, arguments)) => match world.trouble() {
+                Some(problem) => Err(problem),
+                None => (definition.run)(world, &arguments).await,
+            },
+            None => Err(Problem::errored("no step is defined for this text")),
+        };
+        if let Err(problem) = result {
+            world.note(format!("{} {}", step.keyword.trim(), step.value), step.position.line, problem);
+            panic::resume_unwind(Box::new(DidNotPass));
+        }
+    })
+}
+
+fn judge(
+    stage: &Stage,
+    feature: &gherkin::Feature,
+    scenario: &gherkin::Scenario,
+    finished: &event::ScenarioFinished,
+    world: Option<&mut World>,
+) -> Outcome {
+    let noted = world.as_ref().and_then(|world| world.noted());
+    let unexplained = |why: String| Verdict::NotPassed {
+        step: format!("{} {}", scenario.keyword, scenario.name),
+        line: scenario.position.line,
+        problem: Problem::errored(why),
+    };
+    let verdict = match (noted, finished) {
+        (Some((step, line, problem)), _) => Verdict::NotPassed { step, line, problem },
+        (None, event::ScenarioFinished::StepPassed) => Verdict::Passed,
+        (None, event::ScenarioFinished::StepSkipped) => unexplained("a step of it is not defined".into()),
+        (None, event::ScenarioFinished::StepFailed(_, _, error)) => {
+            unexplained(format!("a step of tracegate itself broke down: {error}"))
+        }
+        (None, event::ScenarioFinished::BeforeHookFailed(info)) => {
+            let text = info.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| info.downcast_ref::<String>().cloned()).unwrap_or_default();
+            unexplained(format!("tracegate itself broke down before the first step: {text}"))
+        }
+    };
+    let file = feature.path.clone().unwrap_or_default();
+    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let folder = stage.output.join(format!("{stem}-{}", scenario.position.line)).join(&stage.spec.name);
+    let (took, proofs, evidence) = match world {
+        Some(world) => world.leave(&folder, &verdict),
+        None => (Duration::ZERO, Vec::new(), None),
+    };
+    Outcome {
+        deployment: stage.spec.name.clone(),
+        file,
+        line: scenario.position.line,
+        feature: feature.name.clone(),
+        scenario: scenario.name.clone(),
+        verdict,
+        took,
+        proofs,
+        evidence,
+    }
+}
+
+/// Features that were read and checked before.
+struct Given(Vec<gherkin::Feature>);
+
+impl Parser<()> for Given {
+    type Cli = cli::Empty;
+    type Output = stream::Iter<std::vec::IntoIter<Parsed<gherkin::Feature>>>;
+
+    fn parse(self, (): (), _: cli::Empty) -> Self::Output {
+        stream::iter(self.0.into_iter().map(Ok).collect::<Vec<_>>())
+    }
+}
+
+/// Writes nothing: verdicts are told by the hook behind each scenario.
+struct Silent;
+
+impl Writer<World> for Silent {
+    type Cli = cli::Empty;
+
+    async fn handle_event(&mut self, _: Parsed<CucumberEvent<event::Cucumber<World>>>, _: &cli::Empty) {}
+}
+
+impl Normalized for Silent {}

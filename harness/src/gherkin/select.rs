@@ -1,0 +1,268 @@
+//! Which scenarios run where: feature files are read, outlines expanded, every step checked against the vocabulary
+//! before anything is started, and each scenario given to the deployments that its tags allow.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use cucumber::{
+    feature::Ext as _,
+    gherkin::{Feature, GherkinEnv, Scenario, Step, StepType, tagexpr::TagOperation},
+    tag::Ext as _,
+};
+
+use super::registry;
+use crate::config;
+
+/// Why the selected features cannot run. Always the user's to mend: nothing was started.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum SelectError {
+    /// A path that is neither a folder nor a feature file.
+    #[error("there are no feature files at {}", path.display())]
+    #[diagnostic(help("name a .feature file or a folder that holds some"))]
+    NoFeatures {
+        /// As given.
+        path: PathBuf,
+    },
+    /// A feature file that is not Gherkin, or an outline that cannot be expanded.
+    #[error("{}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and where.
+        message: String,
+    },
+    /// Steps that nothing defines, scenarios that prove nothing.
+    #[error("{}", problems.join("\n"))]
+    #[diagnostic(help("`tracegate steps` prints every step with an example"))]
+    Undefined {
+        /// One line each, with file and line.
+        problems: Vec<String>,
+    },
+    /// `--tags` is not a tag expression.
+    #[error("{expression:?} is not a tag expression: {message}")]
+    #[diagnostic(help("write it like \"@gateway and not @slow\""))]
+    Tags {
+        /// As given.
+        expression: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// The features that were selected, checked and expanded.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// Features that keep at least one scenario.
+    pub features: Vec<Feature>,
+}
+
+/// One scenario with the tags of its feature and rule.
+#[derive(Debug, Clone, Copy)]
+pub struct Selected<'a> {
+    /// Its feature.
+    pub feature: &'a Feature,
+    /// The rule it stands under, by name.
+    pub rule: Option<&'a str>,
+    /// The scenario.
+    pub scenario: &'a Scenario,
+}
+
+/// Reads features from files and folders and keeps the scenarios that `tags` allow.
+///
+/// # Errors
+/// Everything that is wrong with the text of a feature, all steps at once.
+pub fn select(paths: &[PathBuf], tags: Option<&str>) -> Result<Selection, SelectError> {
+    let tags = tags.map(parse_tags).transpose()?;
+    let mut features = Vec::new();
+    for path in paths {
+        let mut files = BTreeSet::new();
+        collect(path, &mut files);
+        if files.is_empty() {
+            return Err(SelectError::NoFeatures { path: path.clone() });
+        }
+        for file in files {
+            features.push(read(&file)?);
+        }
+    }
+    let problems: Vec<String> = features.iter().flat_map(problems).collect();
+    if !problems.is_empty() {
+        return Err(SelectError::Undefined { problems });
+    }
+    if let Some(tags) = tags {
+        for feature in &mut features {
+            keep(feature, |all| tags.eval(all));
+        }
+    }
+    features.retain(|feature| feature.count_scenarios() > 0);
+    Ok(Selection { features })
+}
+
+impl Selection {
+    /// Every scenario in order.
+    pub fn scenarios(&self) -> impl Iterator<Item = Selected<'_>> {
+        self.features.iter().flat_map(|feature| {
+            let free = feature.scenarios.iter().map(move |scenario| Selected { feature, rule: None, scenario });
+            let ruled = feature.rules.iter().flat_map(move |rule| {
+                rule.scenarios.iter().map(move |scenario| Selected { feature, rule: Some(&rule.name), scenario })
+            });
+            free.chain(ruled)
+        })
+    }
+
+    /// The features with the scenarios that may run on `deployment`. A tag that is a label of any deployment in
+    /// `known` restricts a scenario to deployments with that label, `@not-LABEL` to those without.
+    pub fn for_deployment(&self, deployment: &config::Deployment, known: &BTreeSet<String>) -> Vec<Feature> {
+        let labels = deployment.all_labels();
+        let mut features = self.features.clone();
+        for feature in &mut features {
+            keep(feature, |tags| {
+                tags.iter().all(|tag| match tag.strip_prefix("not-") {
+                    Some(label) if known.contains(label) => !labels.contains(label),
+                    _ => !known.contains(tag) || labels.contains(tag),
+                })
+            });
+        }
+        features.retain(|feature| feature.count_scenarios() > 0);
+        features
+    }
+}
+
+/// Words that are restrictions even where no deployment of the configuration has them.
+pub fn known_labels<'a>(deployments: impl IntoIterator<Item = &'a config::Deployment>) -> BTreeSet<String> {
+    let fixed = ["process", "container", "lambda", "http", "gateway", "workers"];
+    let kinds = ["lambda-process", "lambda-container"];
+    let own = deployments.into_iter().flat_map(config::Deployment::all_labels);
+    fixed.into_iter().chain(kinds).map(str::to_owned).chain(own).collect()
+}
+
+fn parse_tags(expression: &str) -> Result<TagOperation, SelectError> {
+    expression.parse().map_err(|error| SelectError::Tags {
+        expression: expression.to_owned(),
+        message: format!("{error}"),
+    })
+}
+
+fn collect(path: &Path, files: &mut BTreeSet<PathBuf>) {
+    if path.is_file() && path.extension().is_some_and(|extension| extension == "feature") {
+        files.insert(path.to_owned());
+    } else if let Ok(entries) = std::fs::read_dir(path) {
+        entries.flatten().for_each(|entry| collect(&entry.path(), files));
+    }
+}
+
+fn read(path: &Path) -> Result<Feature, SelectError> {
+    let malformed = |message: String| SelectError::Malformed { path: path.to_owned(), message };
+    let feature = Feature::parse_path(path, GherkinEnv::default()).map_err(|error| {
+        let detail = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        malformed(format!("{error}{detail}"))
+    })?;
+    feature.expand_examples().map_err(|error| malformed(error.to_string()))
+}
+
+/// Keeps the scenarios whose tags, with those of their feature and rule, `allow` them.
+fn keep(feature: &mut Feature, allow: impl Fn(&[String]) -> bool) {
+    let allowed = |outer: &[String], scenario: &Scenario| allow(&[outer, &scenario.tags].concat());
+    let tags = feature.tags.clone();
+    feature.scenarios.retain(|scenario| allowed(&tags, scenario));
+    for rule in &mut feature.rules {
+        let tags = [tags.clone(), rule.tags.clone()].concat();
+        rule.scenarios.retain(|scenario| allowed(&tags, scenario));
+    }
+    feature.rules.retain(|rule| !rule.scenarios.is_empty());
+}
+
+fn problems(feature: &Feature) -> Vec<String> {
+    let file = feature.path.as_deref().unwrap_or(Path::new("")).display().to_string();
+    let backgrounds = feature.background.iter().chain(feature.rules.iter().filter_map(|rule| rule.background.as_ref()));
+    let scenarios: Vec<&Scenario> =
+        feature.scenarios.iter().chain(feature.rules.iter().flat_map(|rule| &rule.scenarios)).collect();
+    let steps = backgrounds
+        .flat_map(|background| &background.steps)
+        .chain(scenarios.iter().flat_map(|scenario| &scenario.steps));
+    let mut problems: Vec<String> = steps.filter_map(|step| undefined(&file, step)).collect();
+    problems.extend(scenarios.iter().filter(|scenario| !proves_something(scenario)).map(|scenario| {
+        let line = scenario.position.line;
+        format!("{file}:{line}  the scenario {:?} has no When or no Then, so it proves nothing", scenario.name)
+    }));
+    problems.sort();
+    problems.dedup();
+    problems
+}
+
+fn undefined(file: &str, step: &Step) -> Option<String> {
+    if registry::find(step).is_some() {
+        return None;
+    }
+    let hint = registry::nearest(step)
+        .map(|near| format!("; did you mean: {}", near.example.lines().next().unwrap_or_default()))
+        .unwrap_or_default();
+    Some(format!("{file}:{}  no step is defined for: {}{}{hint}", step.position.line, step.keyword, step.value))
+}
+
+fn proves_something(scenario: &Scenario) -> bool {
+    scenario.steps.iter().any(|step| step.ty == StepType::When)
+        && scenario.steps.iter().any(|step| step.ty == StepType::Then)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection(text: &str, tags: Option<&str>) -> Result<Selection, SelectError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.feature"), text).unwrap();
+        select(&[folder.path().to_owned()], tags)
+    }
+
+    const TWO: &str = "Feature: f\n  @gateway\n  Scenario: one\n    When a client sends GET /a\n    \
+        Then the response status is 200\n  @not-lambda\n  Scenario: two\n    When a client sends GET /b\n    \
+        Then the response status is 200\n";
+
+    fn deployment(text: &str) -> config::Deployment {
+        let config = config::Config::parse(text, Path::new("/"), Path::new("t.toml")).unwrap();
+        config.deployments.into_values().next().unwrap()
+    }
+
+    #[test]
+    fn a_tag_that_is_a_label_restricts_a_scenario_to_deployments_that_have_it() {
+        let selection = selection(TWO, None).unwrap();
+        let function = deployment("[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'");
+        let known = known_labels([&function]);
+        let features = selection.for_deployment(&function, &known);
+        let names: Vec<_> = features[0].scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+        assert_eq!(names, ["one"]);
+        let web = deployment("[deployments.w]\nkind = 'process'\nbinary = 'w'\nready = { http = '/' }");
+        let features = selection.for_deployment(&web, &known);
+        let names: Vec<_> = features[0].scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
+        assert_eq!(names, ["two"]);
+    }
+
+    #[test]
+    fn a_tag_expression_keeps_what_it_allows() {
+        assert_eq!(selection(TWO, Some("@gateway")).unwrap().scenarios().count(), 1);
+        assert_eq!(selection(TWO, Some("not @gateway and not @not-lambda")).unwrap().scenarios().count(), 0);
+        assert!(matches!(selection(TWO, Some("@a and")), Err(SelectError::Tags { .. })));
+    }
+
+    #[test]
+    fn unknown_steps_are_all_named_with_file_and_line_before_anything_runs() {
+        let text = "Feature: f\n  Scenario: s\n    When a client sends GET /a\n    Then nonsense\n    And more nonsense\n";
+        let error = selection(text, None).unwrap_err().to_string();
+        assert!(error.contains("a.feature:4") && error.contains("a.feature:5"), "{error}");
+    }
+
+    #[test]
+    fn a_scenario_without_a_then_is_refused_because_it_proves_nothing() {
+        let error = selection("Feature: f\n  Scenario: s\n    When a client sends GET /a\n", None).unwrap_err();
+        assert!(error.to_string().contains("proves nothing"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_folder_and_text_that_is_not_gherkin_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(select(&[folder.path().to_owned()], None), Err(SelectError::NoFeatures { .. })));
+        assert!(matches!(selection("Scenario without feature", None), Err(SelectError::Malformed { .. })));
+    }
+}

@@ -1,0 +1,44 @@
+//! The vocabulary. Each step is a few lines over the library; what it means stands beside it and makes the reference.
+
+mod lifecycle;
+mod logs;
+mod metrics;
+mod response;
+mod stimulus;
+mod trace;
+
+use super::registry::StepDefinition;
+
+/// Every group of steps, as the reference shows them.
+pub(super) const ALL: &[(&str, &[StepDefinition])] = &[
+    ("What is sent", stimulus::STEPS),
+    ("The life of the deployment", lifecycle::STEPS),
+    ("The answer", response::STEPS),
+    ("The trace", trace::STEPS),
+    ("Log records and lines", logs::STEPS),
+    ("Metrics", metrics::STEPS),
+];
+
+/// What stands before the steps in their reference.
+pub(super) const INTRODUCTION: &str = "\
+Every scenario needs a `When` and a `Then`. `And` and `But` go on with the keyword before them. Steps speak of the last
+thing that was sent.
+
+**Parameters.** `{text}` is quoted text (`\\\"` and `\\\\` inside), `{int}` a whole number, `{method}` an HTTP method in
+capitals, `{target}` a path with an optional query as a client writes it, `{kind}` one of SERVER, CLIENT, INTERNAL,
+PRODUCER, CONSUMER, `{status}` one of Unset, Ok, Error, `{value}` the rest of the line.
+
+**Values** in tables and shapes: `200` is the int 200 and nothing else, `0.5` a double, `true` a bool, `\"200\"` the
+string 200, `/…/` a regular expression over the value as text, `*` any value, anything else the string as it stands.
+
+**Names** of spans: the exact name, or `/…/` for a regular expression.
+
+**Waiting.** A step that expects something wakes on arrival and holds as soon as it is there. A step that says that
+something is absent, counts, or speaks of every span or line is judged once it is proven that nothing more will come:
+the environment froze, the process exited, or a later request's telemetry (a fence) came through. `patience` in
+tracegate.toml bounds both.
+
+**Tags.** A label of a deployment (`@lambda`, `@http`, `@gateway`, `@process`, `@container`, `@workers`, its name, its
+`labels`) keeps a scenario on deployments that have it, `@not-LABEL` on those that have not. `@isolated` gives a scenario
+a deployment of its own, `@alone` the shared one to itself; steps that need either ask for it by themselves.
+";

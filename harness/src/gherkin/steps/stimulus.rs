@@ -1,0 +1,176 @@
+//! Steps that say what is sent, and send it.
+
+use bytes::Bytes;
+use futures::future::{LocalBoxFuture, join_all};
+
+use super::super::{
+    registry::{Arguments, Keyword, Need, StepDefinition, StepResult},
+    world::{Sent, World},
+};
+use crate::{report::Problem, stimulus::ContextForm};
+
+pub(super) const STEPS: &[StepDefinition] = &[
+    StepDefinition {
+        keyword: Keyword::Given,
+        expression: "the client sends its trace context in W3C headers",
+        about: "Only `traceparent` is sent. By default it is sent together with `X-Amzn-Trace-Id`, both with the same ids.",
+        example: "Given the client sends its trace context in W3C headers",
+        need: Need::Shared,
+        run: |world, _| form(world, ContextForm::W3c),
+    },
+    StepDefinition {
+        keyword: Keyword::Given,
+        expression: "the client sends its trace context in the X-Ray header",
+        about: "Only `X-Amzn-Trace-Id` is sent, with Root, Parent and Sampled.",
+        example: "Given the client sends its trace context in the X-Ray header",
+        need: Need::Shared,
+        run: |world, _| form(world, ContextForm::Xray),
+    },
+    StepDefinition {
+        keyword: Keyword::Given,
+        expression: "the client sends only the root of its trace in the X-Ray header",
+        about: "`X-Amzn-Trace-Id: Root=…`, as API Gateway adds it: a trace to join, and no span to hang on.",
+        example: "Given the client sends only the root of its trace in the X-Ray header",
+        need: Need::Shared,
+        run: |world, _| form(world, ContextForm::XrayRoot),
+    },
+    StepDefinition {
+        keyword: Keyword::Given,
+        expression: "the client sends no trace context",
+        about: "No trace header is sent: the service has to start a trace. (A gateway adds a root of its own.)",
+        example: "Given the client sends no trace context",
+        need: Need::Alone,
+        run: |world, _| form(world, ContextForm::Absent),
+    },
+    StepDefinition {
+        keyword: Keyword::Given,
+        expression: "the client does not sample its trace",
+        about: "The context says that the caller does not record its trace: `00` in traceparent, `Sampled=0` for X-Ray.",
+        example: "Given the client does not sample its trace",
+        need: Need::Shared,
+        run: |world, _| {
+            Box::pin(async {
+                world.scene()?.draft.sampled = false;
+                Ok(())
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Given,
+        expression: "the client sends the header {text} with the value {text}",
+        about: "A header of every request that follows.",
+        example: "Given the client sends the header \"Accept-Language\" with the value \"en\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let header = (arguments.text(0).to_owned(), arguments.text(1).to_owned());
+                world.scene()?.draft.headers.push(header);
+                Ok(())
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Given,
+        expression: "the client sends the secret {text} in the header {text}",
+        about: "As above, and the value is remembered as a secret; see “no secret is found in the telemetry”.",
+        example: "Given the client sends the secret \"canary-5f2c\" in the header \"Authorization\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let draft = &mut world.scene()?.draft;
+                draft.secrets.push(arguments.text(0).to_owned());
+                draft.headers.push((arguments.text(1).to_owned(), arguments.text(0).to_owned()));
+                Ok(())
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Given,
+        expression: "{text} is a secret",
+        about: "Remembers a value that a later step sends (in a query, in a body) as a secret.",
+        example: "Given \"canary-5f2c\" is a secret",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                world.scene()?.draft.secrets.push(arguments.text(0).to_owned());
+                Ok(())
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::When,
+        expression: "a client sends {method} {target}",
+        about: "An HTTP request to a process or a container; to a function the event that its gateway makes of it.",
+        example: "When a client sends GET /files/?directory_path=a",
+        need: Need::Shared,
+        run: |world, arguments| send(world, arguments, Bytes::new()),
+    },
+    StepDefinition {
+        keyword: Keyword::When,
+        expression: "a client sends {method} {target} with the body",
+        about: "The same with a body. Set its content type with a header step.",
+        example: "When a client sends POST /files/a.txt?content=x with the body\n\"\"\"\n{\"key\": \"value\"}\n\"\"\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async move {
+                let body = arguments.doc_string()?.trim_end_matches('\n').to_owned();
+                send(world, arguments, body.into()).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::When,
+        expression: "{int} clients send {method} {target} at the same time",
+        about: "Each with a trace of its own. Steps that speak of the request speak of the last one, steps that speak of \
+                each request of all of them. A function takes one event at a time.",
+        example: "When 16 clients send GET /files/ at the same time",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let count: usize = arguments.number(0)?;
+                let scene = world.scene()?;
+                let requests = (0..count).map(|_| scene.draft.request(arguments.text(1), arguments.text(2), Bytes::new()));
+                let sending = requests.map(|request| scene.instance.send(request)).collect::<Vec<_>>();
+                for delivery in join_all(sending).await {
+                    let delivery = delivery.map_err(|error| Problem::from_error(&error))?;
+                    scene.sent.push(Sent { delivery, settled: None });
+                }
+                Ok(())
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::When,
+        expression: "API Gateway delivers the event {text}",
+        about: "A literal event, from a JSON file beside the feature file or in a folder above it. Its trace id is what it \
+                is, so the scenario has a function of its own.",
+        example: "When API Gateway delivers the event \"documented-event.json\"",
+        need: Need::Own,
+        run: |world, arguments| {
+            Box::pin(async {
+                let scene = world.scene()?;
+                let event = scene.read_event(arguments.text(0))?;
+                let delivery = scene.instance.deliver(event).await.map_err(|error| Problem::from_error(&error))?;
+                scene.sent.push(Sent { delivery, settled: None });
+                Ok(())
+            })
+        },
+    },
+];
+
+fn form(world: &mut World, form: ContextForm) -> LocalBoxFuture<'_, StepResult> {
+    Box::pin(async move {
+        world.scene()?.draft.form = form;
+        Ok(())
+    })
+}
+
+fn send<'a>(world: &'a mut World, arguments: &'a Arguments, body: Bytes) -> LocalBoxFuture<'a, StepResult> {
+    Box::pin(async move {
+        let scene = world.scene()?;
+        let request = scene.draft.request(arguments.text(0), arguments.text(1), body);
+        let delivery = scene.instance.send(request).await.map_err(|error| Problem::from_error(&error))?;
+        scene.sent.push(Sent { delivery, settled: None });
+        Ok(())
+    })
+}

@@ -1,0 +1,157 @@
+//! What one scenario knows while it plays: the deployment it runs on, what its Given steps said, what it has sent.
+
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
+
+use super::{registry::Need, run::Stage};
+use crate::{
+    deployment::assembly::Instance,
+    report::{Problem, Verdict},
+    stimulus::{Caller, ContextForm, Delivery, HttpRequest},
+};
+
+/// The state of one scenario.
+#[derive(Debug, Default)]
+pub struct World {
+    scene: Option<Scene>,
+    trouble: Option<Problem>,
+    noted: Option<(String, usize, Problem)>,
+}
+
+impl cucumber::World for World {
+    type Error = Infallible;
+
+    async fn new() -> Result<Self, Infallible> {
+        Ok(Self::default())
+    }
+}
+
+/// A scenario's hold on the deployment that it shares; released when the scenario ends.
+#[derive(Debug)]
+enum Hold {
+    Shared { _guard: OwnedRwLockReadGuard<()> },
+    Alone { _guard: OwnedRwLockWriteGuard<()> },
+    Own,
+}
+
+/// A scenario that has its deployment.
+#[derive(Debug)]
+pub(super) struct Scene {
+    pub stage: Rc<Stage>,
+    pub instance: Arc<Instance>,
+    /// What the Given steps said of the stimuli to come.
+    pub draft: Draft,
+    /// What was sent, in order.
+    pub sent: Vec<Sent>,
+    /// What verdicts rested on.
+    pub proofs: BTreeSet<String>,
+    began: Instant,
+    hold: Hold,
+}
+
+/// One stimulus with what is known of the completeness of its telemetry.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub delivery: Delivery,
+    /// Why nothing more will come, once that was proven, with the last stamp that belongs to the request.
+    pub settled: Option<(String, u64)>,
+}
+
+/// What the next stimulus is like.
+#[derive(Debug, Clone)]
+pub(super) struct Draft {
+    pub form: ContextForm,
+    pub sampled: bool,
+    pub headers: Vec<(String, String)>,
+    /// Values that must not show up in any telemetry.
+    pub secrets: Vec<String>,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self { form: ContextForm::default(), sampled: true, headers: Vec::new(), secrets: Vec::new() }
+    }
+}
+
+impl Draft {
+    /// The request that this draft and a step make, with a fresh caller.
+    pub fn request(&self, method: &str, target: &str, body: Bytes) -> HttpRequest {
+        let epoch_seconds = jiff::Timestamp::now().as_second();
+        HttpRequest {
+            method: method.to_owned(),
+            target: target.to_owned(),
+            headers: self.headers.clone(),
+            body,
+            caller: Caller::fresh(u32::try_from(epoch_seconds).unwrap_or(u32::MAX), self.sampled),
+            form: self.form,
+        }
+    }
+}
+
+impl World {
+    /// Gets the scenario its deployment. What goes wrong is told by the first step.
+    pub(super) async fn enter(&mut self, stage: Rc<Stage>, need: Need) {
+        let began = Instant::now();
+        let hold = match need {
+            Need::Shared => Hold::Shared { _guard: stage.gate.clone().read_owned().await },
+            Need::Alone => Hold::Alone { _guard: stage.gate.clone().write_owned().await },
+            Need::Own => Hold::Own,
+        };
+        let instance = if need == Need::Own { stage.start().await } else { stage.shared().await };
+        match instance {
+            Ok(instance) => {
+                let (draft, sent, proofs) = (Draft::default(), Vec::new(), BTreeSet::new());
+                self.scene = Some(Scene { stage, instance, draft, sent, proofs, began, hold });
+            }
+            Err(problem) => self.trouble = Some(problem),
+        }
+    }
+
+    /// Why there is no scene.
+    pub(super) fn trouble(&self) -> Option<Problem> {
+        self.trouble.clone()
+    }
+
+    /// Keeps the problem that ends the scenario.
+    pub(super) fn note(&mut self, step: String, line: usize, problem: Problem) {
+        self.noted = Some((step, line, problem));
+    }
+
+    pub(super) fn noted(&self) -> Option<(String, usize, Problem)> {
+        self.noted.clone()
+    }
+
+    /// The scene; every step has one, because [`trouble`](Self::trouble) is asked first.
+    pub(super) fn scene(&mut self) -> Result<&mut Scene, Problem> {
+        self.scene.as_mut().ok_or_else(|| Problem::errored("the scenario has no deployment"))
+    }
+
+    /// Writes the evidence and lets the deployment go. Returns how long it took, what the verdict rested on, and where
+    /// the evidence lies.
+    pub(super) fn leave(&mut self, folder: &Path, verdict: &Verdict) -> (Duration, Vec<String>, Option<PathBuf>) {
+        let Some(scene) = self.scene.take() else { return (Duration::ZERO, Vec::new(), None) };
+        let evidence = super::evidence::write(folder, &scene, verdict).ok().map(|()| folder.to_owned());
+        (scene.began.elapsed(), scene.proofs.into_iter().collect(), evidence)
+    }
+}
+
+impl Scene {
+    /// Whether nobody else used the deployment since the scenario began.
+    pub fn is_alone(&self) -> bool {
+        !matches!(self.hold, Hold::Shared { .. })
+    }
+
+    /// The stimulus that steps speak of: the last one.
+    pub fn last(&self) -> Result<&Sent, Problem> {
+        self.sent.last().ok_or_else(|| Problem::errored("nothing was sent yet: a When step must come first"))
+    }
+}

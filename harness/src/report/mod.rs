@@ -1,0 +1,254 @@
+//! What a run says: one stream of [`Event`]s, told by the terminal as they happen and by JUnit at the end.
+
+mod junit;
+mod terminal;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+pub use junit::junit;
+pub use terminal::Terminal;
+
+/// Why a step did not pass. Wrong telemetry is a failure; what kept the harness from judging is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Failed or errored.
+    pub kind: ProblemKind,
+    /// What was expected and what was found: lines that begin with a word of what they are about.
+    pub message: String,
+}
+
+/// Failed is not errored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// The service did or said something wrong.
+    Failed,
+    /// It could not be judged.
+    Errored,
+}
+
+impl Problem {
+    /// The service did or said something wrong.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { kind: ProblemKind::Failed, message: message.into() }
+    }
+
+    /// It could not be judged.
+    pub fn errored(message: impl Into<String>) -> Self {
+        Self { kind: ProblemKind::Errored, message: message.into() }
+    }
+
+    /// An error with everything that caused it.
+    pub fn from_error(error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !message.contains(&cause_text) {
+                message.push_str("\ncaused by  ");
+                message.push_str(&cause_text);
+            }
+            source = cause.source();
+        }
+        Self::errored(message)
+    }
+}
+
+/// The verdict on one scenario on one deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every step held.
+    Passed,
+    /// A step did not hold, or could not be judged.
+    NotPassed {
+        /// `Then the trace has …`, as it stands in the file.
+        step: String,
+        /// Line of that step.
+        line: usize,
+        /// What was wrong.
+        problem: Problem,
+    },
+}
+
+/// One scenario on one deployment, judged.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Name of the deployment.
+    pub deployment: String,
+    /// File of the feature, as given.
+    pub file: PathBuf,
+    /// Line of the scenario.
+    pub line: usize,
+    /// Name of the feature.
+    pub feature: String,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// From the first step to the last.
+    pub took: Duration,
+    /// What the verdict rested on: `environment froze`, `fence came back`; one entry a kind of proof.
+    pub proofs: Vec<String>,
+    /// Where its evidence was written.
+    pub evidence: Option<PathBuf>,
+}
+
+impl Outcome {
+    /// Passed, or the kind of problem.
+    pub fn problem(&self) -> Option<&Problem> {
+        match &self.verdict {
+            Verdict::Passed => None,
+            Verdict::NotPassed { problem, .. } => Some(problem),
+        }
+    }
+}
+
+/// What happens during a run, in order.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The run begins.
+    Started {
+        /// How many scenarios are selected.
+        scenarios: usize,
+        /// Deployments that run, by name.
+        deployments: Vec<String>,
+    },
+    /// A deployment is up.
+    Ready {
+        /// Its name.
+        deployment: String,
+        /// What runs: `pid 4711`.
+        what: String,
+        /// How long that took.
+        took: Duration,
+    },
+    /// A deployment that was to run cannot run here.
+    Unavailable {
+        /// Its name.
+        deployment: String,
+        /// Why, and what would make it run.
+        reason: String,
+    },
+    /// A scenario is judged.
+    Judged(Box<Outcome>),
+    /// The run is over.
+    Finished(Summary),
+}
+
+/// A run in numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Every scenario on every deployment.
+    pub outcomes: Vec<Outcome>,
+    /// Deployments that did not run, with the reason.
+    pub unavailable: Vec<(String, String)>,
+    /// Scenarios that no deployment of this run was allowed to take: file, line, name.
+    pub unclaimed: Vec<String>,
+    /// From start to end.
+    pub took: Duration,
+    /// Where the evidence lies.
+    pub output: PathBuf,
+}
+
+impl Summary {
+    /// How many passed.
+    pub fn passed(&self) -> usize {
+        self.outcomes.iter().filter(|outcome| outcome.problem().is_none()).count()
+    }
+
+    /// How many failed.
+    pub fn failed(&self) -> usize {
+        self.count(ProblemKind::Failed)
+    }
+
+    /// How many could not be judged.
+    pub fn errored(&self) -> usize {
+        self.count(ProblemKind::Errored)
+    }
+
+    fn count(&self, kind: ProblemKind) -> usize {
+        self.outcomes.iter().filter_map(Outcome::problem).filter(|problem| problem.kind == kind).count()
+    }
+
+    /// The process's exit code.
+    pub fn exit(&self) -> Exit {
+        if self.failed() > 0 {
+            Exit::Failed
+        } else if self.errored() > 0 {
+            Exit::Environment
+        } else if self.outcomes.is_empty() {
+            Exit::NothingSelected
+        } else {
+            Exit::Passed
+        }
+    }
+}
+
+/// Exit codes of `tracegate run`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Every scenario passed.
+    Passed = 0,
+    /// At least one failed.
+    Failed = 1,
+    /// The command line, the configuration or a feature file is wrong.
+    Usage = 2,
+    /// Something could not be started or judged.
+    Environment = 3,
+    /// No scenario was selected.
+    NothingSelected = 4,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed(), self.failed() + self.errored())
+    }
+}
+
+/// Somebody who tells what happens.
+pub trait Reporter {
+    /// Called for every event in order.
+    fn tell(&mut self, event: &Event);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(problem: Option<Problem>) -> Outcome {
+        Outcome {
+            deployment: "d".into(),
+            file: "a.feature".into(),
+            line: 1,
+            feature: "f".into(),
+            scenario: "s".into(),
+            verdict: problem.map_or(Verdict::Passed, |problem| Verdict::NotPassed {
+                step: "Then x".into(),
+                line: 2,
+                problem,
+            }),
+            took: Duration::ZERO,
+            proofs: Vec::new(),
+            evidence: None,
+        }
+    }
+
+    fn exit(problems: Vec<Option<Problem>>) -> Exit {
+        Summary { outcomes: problems.into_iter().map(outcome).collect(), ..Summary::default() }.exit()
+    }
+
+    #[test]
+    fn a_failure_outranks_an_error_and_nothing_selected_is_not_a_pass() {
+        assert_eq!(exit(vec![None]), Exit::Passed);
+        assert_eq!(exit(vec![None, Some(Problem::failed("x"))]), Exit::Failed);
+        assert_eq!(exit(vec![Some(Problem::errored("x")), Some(Problem::failed("x"))]), Exit::Failed);
+        assert_eq!(exit(vec![Some(Problem::errored("x")), None]), Exit::Environment);
+        assert_eq!(exit(vec![]), Exit::NothingSelected);
+    }
+}

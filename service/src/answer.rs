@@ -1,0 +1,40 @@
+//! What every answer has: a length, and the time that it took.
+
+use std::{panic::AssertUnwindSafe, time::Instant};
+
+use axum::{
+    body::HttpBody,
+    extract::Request,
+    http::{HeaderValue, header},
+    middleware::Next,
+    response::Response,
+};
+use futures::FutureExt;
+
+use crate::errors;
+
+/// Adds `x-response-time: <milliseconds with 2 decimals> ms` and `content-length`.
+pub async fn time(request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let mut response = next.run(request).await;
+    let length = response.body().size_hint().exact();
+    let headers = response.headers_mut();
+    if let Some(length) = length
+        && !headers.contains_key(header::CONTENT_LENGTH)
+    {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    let milliseconds = start.elapsed().as_secs_f64() * 1000.0;
+    if let Ok(time) = HeaderValue::from_str(&format!("{milliseconds:.2} ms")) {
+        headers.insert("x-response-time", time);
+    }
+    response
+}
+
+/// Turns a panic into a 500, so that the answer gets its headers and the span its error.
+pub async fn survive(request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => errors::panicked(&*panic),
+    }
+}
