@@ -16,11 +16,9 @@ const PREFLIGHT_VARY: &str = "Origin, Access-Control-Request-Method, \
 /// Answers preflights before any routing, and adds the CORS headers to all other answers.
 pub async fn cors(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
-    if let (&Method::OPTIONS, Some(origin), Some(method)) = (
-        request.method(),
-        &origin,
-        request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD),
-    ) {
+    if let (&Method::OPTIONS, Some(origin), Some(method)) =
+        (request.method(), &origin, request.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD))
+    {
         return preflight(&app.cors_origins, origin, method, request.headers());
     }
     let mut response = next.run(request).await;
@@ -41,12 +39,7 @@ fn allow(origins: &[String], origin: &HeaderValue, headers: &mut HeaderMap) -> b
     allowed
 }
 
-fn preflight(
-    origins: &[String],
-    origin: &HeaderValue,
-    method: &HeaderValue,
-    request: &HeaderMap,
-) -> Response {
+fn preflight(origins: &[String], origin: &HeaderValue, method: &HeaderValue, request: &HeaderMap) -> Response {
     let mut headers = HeaderMap::new();
     let origin_allowed = allow(origins, origin, &mut headers);
     let method_allowed = METHODS.iter().any(|allowed| allowed.as_bytes() == method.as_bytes());

@@ -116,9 +116,7 @@ fn vendored(name: &str, content_type: &'static str) -> Response {
 
 fn file(content_type: &str, content: impl Into<Cow<'static, [u8]>>) -> Response {
     let content_type = HeaderValue::from_str(&format!("{content_type}; charset=utf-8"));
-    let header: [(HeaderName, HeaderValue); 1] = [(
-        header::CONTENT_TYPE,
-        content_type.unwrap_or(HeaderValue::from_static("text/html; charset=utf-8")),
-    )];
+    let header: [(HeaderName, HeaderValue); 1] =
+        [(header::CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("text/html; charset=utf-8")))];
     (header, content.into()).into_response()
 }

@@ -26,9 +26,8 @@ use opentelemetry::{
 use opentelemetry_semantic_conventions::{
     attribute::{
         CLIENT_ADDRESS, ERROR_TYPE, EXCEPTION_MESSAGE, EXCEPTION_TYPE, HTTP_REQUEST_METHOD,
-        HTTP_REQUEST_METHOD_ORIGINAL, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE,
-        NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_PATH, URL_QUERY, URL_SCHEME,
-        USER_AGENT_ORIGINAL,
+        HTTP_REQUEST_METHOD_ORIGINAL, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS,
+        SERVER_PORT, URL_PATH, URL_QUERY, URL_SCHEME, USER_AGENT_ORIGINAL,
     },
     metric::{HTTP_SERVER_ACTIVE_REQUESTS, HTTP_SERVER_REQUEST_DURATION},
 };
@@ -70,9 +69,7 @@ impl ServerMetrics {
                 .with_unit("s")
                 .with_description("Duration of HTTP server requests.")
                 // The bounds that the conventions advise for this metric.
-                .with_boundaries(vec![
-                    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-                ])
+                .with_boundaries(vec![0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0])
                 .build(),
             active: meter
                 .i64_up_down_counter(HTTP_SERVER_ACTIVE_REQUESTS)
@@ -154,11 +151,7 @@ fn client_address(request: &Request) -> Option<String> {
     let extensions = request.extensions();
     forwarded
         .or_else(|| extensions.get::<GatewayClient>().map(|client| client.0.clone()))
-        .or_else(|| {
-            extensions
-                .get::<ConnectInfo<SocketAddr>>()
-                .map(|ConnectInfo(address)| address.ip().to_string())
-        })
+        .or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip().to_string()))
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
@@ -183,18 +176,12 @@ impl Exchange {
         let scheme = scheme(request);
         let version = protocol_version(request.version());
         let active = [KeyValue::new(HTTP_REQUEST_METHOD, method), KeyValue::new(URL_SCHEME, scheme)];
-        let measured = active
-            .iter()
-            .cloned()
-            .chain([KeyValue::new(NETWORK_PROTOCOL_VERSION, version)])
-            .collect::<Vec<_>>();
+        let measured =
+            active.iter().cloned().chain([KeyValue::new(NETWORK_PROTOCOL_VERSION, version)]).collect::<Vec<_>>();
         let mut attributes = measured.clone();
         attributes.push(KeyValue::new(URL_PATH, request.uri().path().to_owned()));
         if method == "_OTHER" {
-            attributes.push(KeyValue::new(
-                HTTP_REQUEST_METHOD_ORIGINAL,
-                request.method().as_str().to_owned(),
-            ));
+            attributes.push(KeyValue::new(HTTP_REQUEST_METHOD_ORIGINAL, request.method().as_str().to_owned()));
         }
         if let Some(query) = request.uri().query() {
             attributes.push(KeyValue::new(URL_QUERY, redaction::query(query)));
@@ -205,12 +192,12 @@ impl Exchange {
             attributes.push(KeyValue::new(SERVER_PORT, i64::from(port)));
         }
         attributes.extend(client_address(request).map(|address| KeyValue::new(CLIENT_ADDRESS, address)));
-        attributes.extend(text(request.headers(), header::USER_AGENT).map(|agent| {
-            KeyValue::new(USER_AGENT_ORIGINAL, redaction::text(&agent).into_owned())
-        }));
-        let span = SpanBuilder::from_name(span_name(method, None))
-            .with_kind(SpanKind::Server)
-            .with_attributes(attributes);
+        attributes.extend(
+            text(request.headers(), header::USER_AGENT)
+                .map(|agent| KeyValue::new(USER_AGENT_ORIGINAL, redaction::text(&agent).into_owned())),
+        );
+        let span =
+            SpanBuilder::from_name(span_name(method, None)).with_kind(SpanKind::Server).with_attributes(attributes);
         let current = Context::current();
         let parent = if current.get::<Answered>().is_some() {
             current

@@ -28,9 +28,8 @@ use opentelemetry::{
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt},
 };
 use opentelemetry_semantic_conventions::attribute::{
-    CLOUD_ACCOUNT_ID, CLOUD_PROVIDER, CLOUD_REGION, CLOUD_RESOURCE_ID, ERROR_TYPE, FAAS_COLDSTART,
-    FAAS_INVOCATION_ID, FAAS_NAME, FAAS_TRIGGER, FAAS_VERSION, HTTP_REQUEST_METHOD,
-    HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE,
+    CLOUD_ACCOUNT_ID, CLOUD_PROVIDER, CLOUD_REGION, CLOUD_RESOURCE_ID, ERROR_TYPE, FAAS_COLDSTART, FAAS_INVOCATION_ID,
+    FAAS_NAME, FAAS_TRIGGER, FAAS_VERSION, HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE,
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -65,10 +64,8 @@ pub async fn run(
         let app = app.clone();
         async move { answer(app, request).await }
     });
-    let runtime = lambda_http::runtime(handler).layer(InvocationLayer {
-        telemetry: telemetry.clone(),
-        function: function.clone(),
-    });
+    let runtime = lambda_http::runtime(handler)
+        .layer(InvocationLayer { telemetry: telemetry.clone(), function: function.clone() });
     tokio::select! {
         result = runtime.run() => result,
         _ = stop => Ok(()),
@@ -178,9 +175,7 @@ impl<S> Invocations<S> {
     fn start(&self, invocation: &LambdaInvocation, cold: bool, answered: Answered) -> Context {
         let event = GatewayEvent::of(&invocation.body);
         let runtime = &invocation.context;
-        let mut base = Context::new()
-            .with_value(answered)
-            .with_value(AwsRequestId(runtime.request_id.clone()));
+        let mut base = Context::new().with_value(answered).with_value(AwsRequestId(runtime.request_id.clone()));
         if let Some(header) = &runtime.xray_trace_id {
             base = base.with_value(RuntimeTraceHeader(header.clone()));
         }
@@ -202,9 +197,7 @@ impl<S> Invocations<S> {
         attributes.extend(event.method.clone().map(|method| KeyValue::new(HTTP_REQUEST_METHOD, method)));
         attributes.extend(event.route.clone().map(|route| KeyValue::new(HTTP_ROUTE, route)));
         let name = event.span_name().unwrap_or_else(|| self.function.name.clone());
-        let span = SpanBuilder::from_name(name)
-            .with_kind(SpanKind::Server)
-            .with_attributes(attributes);
+        let span = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_attributes(attributes);
         self.telemetry.start_span(span, &parent)
     }
 }

@@ -110,9 +110,7 @@ mod tests {
     fn json_is_read_in_every_encoding_that_it_may_have() {
         let text = r#"{"k":"é"}"#;
         let utf16 = |unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<_>>();
-        let utf32 = |unit: fn(u32) -> [u8; 4]| {
-            text.chars().flat_map(|c| unit(c.into())).collect::<Vec<_>>()
-        };
+        let utf32 = |unit: fn(u32) -> [u8; 4]| text.chars().flat_map(|c| unit(c.into())).collect::<Vec<_>>();
         let with = |mark: &[u8], body: Vec<u8>| [mark.to_vec(), body].concat();
         for body in [
             text.as_bytes().to_vec(),

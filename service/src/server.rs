@@ -10,7 +10,11 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{fields, settings::Settings, telemetry::{Telemetry, logs::Fields}};
+use crate::{
+    fields,
+    settings::Settings,
+    telemetry::{Telemetry, logs::Fields},
+};
 
 const TARGET: &str = "serverless_axum::server";
 
@@ -38,13 +42,10 @@ pub async fn serve(
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let (stopping, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(
-        listener,
-        app.into_make_service_with_connect_info::<SocketAddr>(),
-    )
-    .with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
+    let server =
+        axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
     telemetry.logger().info(
         TARGET,
         "Listening",

@@ -27,10 +27,7 @@ impl Environment {
 
     /// The given variables and no others.
     pub fn of(pairs: &[(&str, &str)]) -> Self {
-        pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     /// The value of a variable; `None` if it is not set or empty.
@@ -86,10 +83,14 @@ pub struct SettingsError {
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} wrong in the settings:", match self.problems.len() {
-            1 => "1 thing is".to_owned(),
-            n => format!("{n} things are"),
-        })?;
+        write!(
+            f,
+            "{} wrong in the settings:",
+            match self.problems.len() {
+                1 => "1 thing is".to_owned(),
+                n => format!("{n} things are"),
+            }
+        )?;
         self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
@@ -168,16 +169,10 @@ impl Settings {
             root_path: root_path(env, found),
             environment: env.get("ENVIRONMENT").unwrap_or("development").to_owned(),
             cors_origins: cors_origins(env, found),
-            host: parsed(env, "DEV_HOST", "no IP address", found)
-                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            host: parsed(env, "DEV_HOST", "no IP address", found).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port: parsed(env, "DEV_PORT", "no port from 0 to 65535", found).unwrap_or(8000),
-            log_level: parsed(
-                env,
-                "LOG_LEVEL",
-                "none of error, warn, info, debug and trace",
-                found,
-            )
-            .unwrap_or(Level::INFO),
+            log_level: parsed(env, "LOG_LEVEL", "none of error, warn, info, debug and trace", found)
+                .unwrap_or(Level::INFO),
             library_filter: library_filter(env, found),
             shutdown_timeout: Duration::from_secs(
                 parsed(env, "SHUTDOWN_TIMEOUT", "no whole number of seconds", found).unwrap_or(10),
@@ -193,12 +188,7 @@ impl Settings {
     }
 }
 
-fn parsed<T: std::str::FromStr>(
-    env: &Environment,
-    name: &str,
-    not: &str,
-    problems: &mut Problems,
-) -> Option<T> {
+fn parsed<T: std::str::FromStr>(env: &Environment, name: &str, not: &str, problems: &mut Problems) -> Option<T> {
     let value = env.get(name)?;
     let parsed = value.parse().ok();
     if parsed.is_none() {
@@ -217,18 +207,15 @@ fn root_path(env: &Environment, problems: &mut Problems) -> String {
 }
 
 fn cors_origins(env: &Environment, problems: &mut Problems) -> Vec<String> {
-    let port = parsed(env, "FRONTEND_DEV_PORT", "no port from 1 to 65535", problems)
-        .map_or(3000, std::num::NonZeroU16::get);
+    let port =
+        parsed(env, "FRONTEND_DEV_PORT", "no port from 1 to 65535", problems).map_or(3000, std::num::NonZeroU16::get);
     let mut origins = vec![format!("http://localhost:{port}")];
     if let Some(origin) = env.get("FRONTEND_CORS_URL") {
         match Url::parse(origin) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
                 origins.push(origin.to_owned());
             }
-            _ => problems.add(
-                "FRONTEND_CORS_URL",
-                format!("`{origin}` is no http:// or https:// URL"),
-            ),
+            _ => problems.add("FRONTEND_CORS_URL", format!("`{origin}` is no http:// or https:// URL")),
         }
     }
     origins
@@ -278,10 +265,7 @@ fn storage(env: &Environment, problems: &mut Problems) -> StorageSettings {
     StorageSettings::S3 {
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
-        aws: env
-            .with_prefix("AWS_")
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
+        aws: env.with_prefix("AWS_").map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
 }
 
@@ -304,10 +288,7 @@ fn lambda(env: &Environment, problems: &mut Problems) -> Option<LambdaFunction> 
         name,
         version,
         memory_bytes: i64::from(megabytes.unwrap_or_default()) * 1024 * 1024,
-        region: env
-            .get("AWS_REGION")
-            .or_else(|| env.get("AWS_DEFAULT_REGION"))
-            .map(str::to_owned),
+        region: env.get("AWS_REGION").or_else(|| env.get("AWS_DEFAULT_REGION")).map(str::to_owned),
         log_stream: env.get("AWS_LAMBDA_LOG_STREAM_NAME").map(str::to_owned),
     })
 }
@@ -410,10 +391,7 @@ mod tests {
 
     #[test]
     fn a_prefix_without_a_bucket_is_a_mistake() {
-        assert_eq!(
-            problems(&[("S3_OBJECT_PREFIX", "data")]),
-            ["S3_OBJECT_PREFIX: is set, but S3_BUCKET_NAME is not"]
-        );
+        assert_eq!(problems(&[("S3_OBJECT_PREFIX", "data")]), ["S3_OBJECT_PREFIX: is set, but S3_BUCKET_NAME is not"]);
     }
 
     #[test]

@@ -148,11 +148,7 @@ fn signal_all(pids: &[i32], signal: Signal) {
 }
 
 fn report_start(telemetry: &Telemetry, worker: &Worker) {
-    telemetry.logger().info(
-        TARGET,
-        "Worker started",
-        fields! { "worker": worker.number, "pid": worker.pid },
-    );
+    telemetry.logger().info(TARGET, "Worker started", fields! { "worker": worker.number, "pid": worker.pid });
 }
 
 struct Worker {

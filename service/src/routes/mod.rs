@@ -22,10 +22,7 @@ pub struct Route(pub String);
 pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/files/", get(files::list))
-        .route(
-            "/files/{path}",
-            get(files::get).post(files::create).delete(files::delete),
-        )
+        .route("/files/{path}", get(files::get).post(files::create).delete(files::delete))
         .route("/healthcheck", get(admin::healthcheck))
         .route("/openapi.json", get(openapi::document))
         .merge(docs_ui::router())

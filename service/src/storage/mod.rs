@@ -6,9 +6,7 @@ mod s3;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::{
-    ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path,
-};
+use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path};
 
 use self::call::{Backend, Call};
 use crate::{settings::StorageSettings, telemetry::Telemetry};
@@ -43,14 +41,10 @@ impl FileStore {
     /// When the directory cannot be opened or the `AWS_*` variables are no configuration.
     pub fn open(settings: &StorageSettings, telemetry: Telemetry) -> Result<Self, StorageError> {
         let (store, backend, prefix): (Arc<dyn ObjectStore>, _, _) = match settings {
-            StorageSettings::Memory => {
-                (Arc::new(InMemory::new()), Backend::Memory, Path::default())
+            StorageSettings::Memory => (Arc::new(InMemory::new()), Backend::Memory, Path::default()),
+            StorageSettings::Directory(directory) => {
+                (Arc::new(LocalFileSystem::new_with_prefix(directory)?), Backend::Directory, Path::default())
             }
-            StorageSettings::Directory(directory) => (
-                Arc::new(LocalFileSystem::new_with_prefix(directory)?),
-                Backend::Directory,
-                Path::default(),
-            ),
             StorageSettings::S3 { bucket, prefix, aws } => (
                 Arc::new(s3::open(bucket, aws, telemetry.clone())?),
                 Backend::S3 { bucket: bucket.clone() },
@@ -77,11 +71,8 @@ impl FileStore {
         match result {
             Ok(listing) => {
                 call.succeed();
-                let mut files: Vec<_> = listing
-                    .objects
-                    .iter()
-                    .filter_map(|object| self.name_of(&object.location))
-                    .collect();
+                let mut files: Vec<_> =
+                    listing.objects.iter().filter_map(|object| self.name_of(&object.location)).collect();
                 files.sort_unstable();
                 Ok(files)
             }
@@ -141,8 +132,7 @@ impl FileStore {
         let call = Call::start(&self.telemetry, &self.backend, "DeleteObject", &key);
         match call.run(self.store.delete(&key)).await {
             Ok(()) => {}
-            Err(error @ object_store::Error::NotFound { .. })
-                if !s3::is_missing_bucket(&error) => {}
+            Err(error @ object_store::Error::NotFound { .. }) if !s3::is_missing_bucket(&error) => {}
             Err(error) => return Err(call.fail(error).into()),
         }
         call.succeed();

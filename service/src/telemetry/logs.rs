@@ -70,11 +70,7 @@ impl Logger {
     ///
     /// # Errors
     /// When the process has no stdout.
-    pub fn stdout(
-        service_name: &str,
-        level: Level,
-        otlp: Option<SdkLogger>,
-    ) -> std::io::Result<Self> {
+    pub fn stdout(service_name: &str, level: Level, otlp: Option<SdkLogger>) -> std::io::Result<Self> {
         let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
         Ok(Self::new(Lines::Stdout(stdout.into()), service_name, level, otlp))
     }
@@ -86,12 +82,7 @@ impl Logger {
 
     fn new(lines: Lines, service_name: &str, level: Level, otlp: Option<SdkLogger>) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                lines: Mutex::new(lines),
-                otlp,
-                service_name: service_name.to_owned(),
-                level,
-            }),
+            shared: Arc::new(Shared { lines: Mutex::new(lines), otlp, service_name: service_name.to_owned(), level }),
         }
     }
 
@@ -174,9 +165,7 @@ impl Record {
     }
 
     fn to_line(&self, service_name: &str) -> String {
-        let timestamp = Timestamp::try_from(self.time)
-            .map(|time| format!("{time:.6}"))
-            .unwrap_or_default();
+        let timestamp = Timestamp::try_from(self.time).map(|time| format!("{time:.6}")).unwrap_or_default();
         let mut line = Map::new();
         line.insert("timestamp".into(), timestamp.into());
         line.insert("level".into(), self.level.as_str().into());
@@ -186,21 +175,14 @@ impl Record {
         if let Some(span) = &self.span {
             line.insert("trace_id".into(), span.trace_id().to_string().into());
             line.insert("span_id".into(), span.span_id().to_string().into());
-            line.insert(
-                "trace_flags".into(),
-                format!("{:02x}", span.trace_flags()).into(),
-            );
+            line.insert("trace_flags".into(), format!("{:02x}", span.trace_flags()).into());
             line.insert("xray_trace_id".into(), xray_trace_id(span.trace_id()).into());
         }
         if let Some(id) = &self.aws_request_id {
             line.insert("aws_request_id".into(), id.as_str().into());
         }
         for (name, value) in &self.fields {
-            let name = if RESERVED.contains(&name.as_str()) {
-                format!("field.{name}")
-            } else {
-                name.clone()
-            };
+            let name = if RESERVED.contains(&name.as_str()) { format!("field.{name}") } else { name.clone() };
             line.insert(name, value.clone());
         }
         Value::Object(line).to_string()
@@ -250,14 +232,9 @@ fn any_value(value: Value) -> Option<AnyValue> {
             None => AnyValue::Double(number.as_f64()?),
         },
         Value::String(text) => AnyValue::String(text.into()),
-        Value::Array(items) => {
-            AnyValue::ListAny(Box::new(items.into_iter().filter_map(any_value).collect()))
-        }
+        Value::Array(items) => AnyValue::ListAny(Box::new(items.into_iter().filter_map(any_value).collect())),
         Value::Object(entries) => AnyValue::Map(Box::new(
-            entries
-                .into_iter()
-                .filter_map(|(key, value)| Some((Key::from(key), any_value(value)?)))
-                .collect(),
+            entries.into_iter().filter_map(|(key, value)| Some((Key::from(key), any_value(value)?))).collect(),
         )),
     })
 }
@@ -365,9 +342,6 @@ mod tests {
         let AnyValue::ListAny(list) = &map[&Key::from("a")] else {
             panic!("no list");
         };
-        assert_eq!(
-            **list,
-            [AnyValue::Int(1), AnyValue::Double(1.5), true.into(), "x".into()]
-        );
+        assert_eq!(**list, [AnyValue::Int(1), AnyValue::Double(1.5), true.into(), "x".into()]);
     }
 }

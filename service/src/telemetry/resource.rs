@@ -6,9 +6,8 @@ use opentelemetry_sdk::{
     resource::{ResourceDetector, TelemetryResourceDetector},
 };
 use opentelemetry_semantic_conventions::resource::{
-    CLOUD_PLATFORM, CLOUD_PROVIDER, CLOUD_REGION, DEPLOYMENT_ENVIRONMENT_NAME, FAAS_INSTANCE,
-    FAAS_MAX_MEMORY, FAAS_NAME, FAAS_VERSION, PROCESS_PID, SERVICE_INSTANCE_ID, SERVICE_NAME,
-    SERVICE_VERSION,
+    CLOUD_PLATFORM, CLOUD_PROVIDER, CLOUD_REGION, DEPLOYMENT_ENVIRONMENT_NAME, FAAS_INSTANCE, FAAS_MAX_MEMORY,
+    FAAS_NAME, FAAS_VERSION, PROCESS_PID, SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION,
 };
 use uuid::Uuid;
 
@@ -35,24 +34,12 @@ pub fn of_this_process(settings: &Settings) -> Resource {
             KeyValue::new(FAAS_MAX_MEMORY, function.memory_bytes),
         ]);
         attributes.extend(function.region.clone().map(|region| KeyValue::new(CLOUD_REGION, region)));
-        attributes.extend(
-            function
-                .log_stream
-                .clone()
-                .map(|stream| KeyValue::new(FAAS_INSTANCE, stream)),
-        );
+        attributes.extend(function.log_stream.clone().map(|stream| KeyValue::new(FAAS_INSTANCE, stream)));
     }
     attributes.extend(
-        settings
-            .telemetry
-            .resource_attributes
-            .iter()
-            .map(|(key, value)| KeyValue::new(key.clone(), value.clone())),
+        settings.telemetry.resource_attributes.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())),
     );
-    attributes.push(KeyValue::new(
-        SERVICE_NAME,
-        settings.telemetry.service_name.clone(),
-    ));
+    attributes.push(KeyValue::new(SERVICE_NAME, settings.telemetry.service_name.clone()));
     let sdk = TelemetryResourceDetector.detect();
     Resource::builder_empty()
         .with_attributes(sdk.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())))
@@ -71,10 +58,7 @@ mod tests {
     }
 
     fn value(resource: &Resource, key: &'static str) -> String {
-        resource
-            .get(&Key::from_static_str(key))
-            .map(|value| value.to_string())
-            .unwrap_or_default()
+        resource.get(&Key::from_static_str(key)).map(|value| value.to_string()).unwrap_or_default()
     }
 
     #[test]

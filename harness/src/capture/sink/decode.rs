@@ -19,9 +19,9 @@ use super::json;
 use crate::{
     capture::{Decoded, Encoding, Signal},
     telemetry::{
-        Arrival, Attributes, DataPoint, Exemplar, IdClaim, IdError, LineFormat, LogOrigin, LogRecord, Metric,
-        MetricKind, PointValue, Resource, Scope, Severity, Span, SpanEvent, SpanId, SpanKind, SpanLink, Status,
-        StatusCode, Temporality, TraceId, Value,
+        Arrival, Attributes, DataPoint, Exemplar, IdClaim, IdError, LineFormat, LogOrigin, LogRecord, MAX_FIELDS,
+        Metric, MetricKind, PointValue, Resource, Scope, Severity, Span, SpanEvent, SpanId, SpanKind, SpanLink, Status,
+        StatusCode, Temporality, TraceId, Value, flatten,
     },
 };
 
@@ -210,7 +210,7 @@ fn log_record(sent: otlp_logs::LogRecord, resource: &Arc<Resource>, scope: &Arc<
         }),
         logger: scope.name.clone(),
         message: raw.clone(),
-        fields: fields.take(FIELDS_AT_MOST).collect(),
+        fields: fields.take(MAX_FIELDS).collect(),
         trace_id: claim(&sent.trace_id, TraceId::from_bytes),
         span_id: claim(&sent.span_id, SpanId::from_bytes),
         request_id: REQUEST_ID_KEYS.iter().find_map(|key| attributes.str(key)).map(str::to_owned),
@@ -228,26 +228,6 @@ fn claim<T>(bytes: &[u8], id: impl Fn(&[u8]) -> Result<T, IdError>) -> IdClaim<T
         IdClaim::Zero
     } else {
         id(bytes).map_or_else(|_| IdClaim::Malformed(hex::encode(bytes)), IdClaim::Valid)
-    }
-}
-
-/// CloudWatch Logs discovers at most so many fields in one JSON log event.
-const FIELDS_AT_MOST: usize = 200;
-
-/// The values inside a value by dotted path; an empty array or map is a value itself.
-fn flatten(prefix: &str, value: &Value) -> Vec<(String, Value)> {
-    let within = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
-    match value {
-        Value::Map(entries) if !entries.is_empty() => {
-            entries.iter().flat_map(|(key, value)| flatten(&within(key), value)).take(FIELDS_AT_MOST).collect()
-        }
-        Value::Array(values) if !values.is_empty() => values
-            .iter()
-            .enumerate()
-            .flat_map(|(i, value)| flatten(&within(&i.to_string()), value))
-            .take(FIELDS_AT_MOST)
-            .collect(),
-        _ => vec![(prefix.to_owned(), value.clone())],
     }
 }
 
