@@ -75,8 +75,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     let mut interrupted = Interrupts::new().map_err(ServeError::Signals)?;
     if let Some(control) = args.control {
         let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| token.len() >= 16).ok_or(ServeError::NoToken)?;
-        let neighbour =
-            Neighbour::bind(args.host, control, &args.relay, &token).await.map_err(ServeError::Relay)?;
+        let neighbour = Neighbour::bind(args.host, control, &args.relay, &token).await.map_err(ServeError::Relay)?;
         let ports: Vec<_> = neighbour.relays().iter().map(|relay| relay.port().to_string()).collect();
         say(&format!("{RELAY_READY}: ports {}, control port {}", ports.join(", "), neighbour.control().port()));
         interrupted.wait().await;
