@@ -32,7 +32,12 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(run(&settings, arguments.workers)));
+        .and_then(|runtime| {
+            let result = runtime.block_on(run(&settings, arguments.workers));
+            // An export that hangs has had its time; it must not hold up the end of the process.
+            runtime.shutdown_background();
+            result
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -224,7 +224,8 @@ fn root_path(env: &Environment, problems: &mut Problems) -> String {
     let is_path = path
         .parse::<http::Uri>()
         .is_ok_and(|uri| uri.path() == path);
-    if !path.is_empty() && !(path.starts_with('/') && is_path) {
+    let is_rooted = path.starts_with('/') && is_path;
+    if !path.is_empty() && !is_rooted {
         problems.add("ROOT_PATH", format!("`{path}` is no path beginning with /"));
     }
     path.to_owned()

@@ -36,9 +36,12 @@ enum Told {
     Posted(String, Value),
 }
 
+/// An event, and the trace header that comes with it.
+type Invocation = (Bytes, Option<String>);
+
 #[derive(Clone)]
 struct RuntimeApi {
-    invocations: Arc<Mutex<VecDeque<(Bytes, Option<String>)>>>,
+    invocations: Arc<Mutex<VecDeque<Invocation>>>,
     told: mpsc::UnboundedSender<Told>,
     receiver: Receiver,
     count: Arc<std::sync::atomic::AtomicUsize>,

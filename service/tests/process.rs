@@ -200,6 +200,28 @@ async fn a_collector_that_cannot_be_reached_stops_nothing() {
 }
 
 #[tokio::test]
+async fn a_collector_that_never_answers_does_not_hold_up_the_end() {
+    // Connections are accepted by the system, and nobody reads from them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", silent.local_addr().unwrap());
+    for protocol in ["http/protobuf", "grpc"] {
+        let mut process = Process::start(
+            &[],
+            &[
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+                ("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000"),
+                ("TELEMETRY_FLUSH_TIMEOUT", "100"),
+            ],
+        );
+        let url = process.url().await;
+        reqwest::get(format!("{url}/healthcheck")).await.unwrap();
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.end().await.0, Some(0), "{protocol}");
+    }
+}
+
+#[tokio::test]
 async fn each_worker_process_has_a_resource_of_its_own() {
     let receiver = Receiver::start().await;
     let mut process = Process::start(
