@@ -48,3 +48,43 @@ pub async fn survive(request: Request, next: Next) -> Response {
         Err(panic) => errors::panicked(&*panic),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::errors::Failure;
+    use axum::{Router, body::Body, middleware::from_fn, routing::get};
+    use tower::ServiceExt;
+
+    async fn boom() {
+        panic!("boom");
+    }
+
+    async fn answer(path: &str) -> Response {
+        Router::new()
+            .route("/boom", get(boom))
+            .route("/fine", get(async || "fine"))
+            .layer(from_fn(survive))
+            .layer(from_fn(time))
+            .oneshot(Request::get(path).body(Body::empty()).unwrap())
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_500_with_the_headers_of_every_answer() {
+        let response = answer("/boom").await;
+        assert_eq!(response.status(), 500);
+        assert!(response.headers().contains_key("x-response-time"));
+        assert_eq!(response.headers()[header::CONTENT_LENGTH], "21");
+        assert_eq!(
+            response.extensions().get::<Failure>().unwrap().message,
+            "boom"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_panic_stays_as_it_is() {
+        assert_eq!(answer("/fine").await.status(), 200);
+    }
+}

@@ -9,7 +9,7 @@ use axum::{
 };
 use serde_json::json;
 
-use crate::storage::StorageError;
+use crate::{redaction, storage::StorageError};
 
 /// An answer other than success.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,7 @@ impl IntoResponse for ApiError {
             }
             Self::Storage(error) => internal(Failure {
                 kind: "StorageError",
-                message: with_causes(&error),
+                message: redaction::text(&with_causes(&error)).into_owned(),
             }),
         }
     }
@@ -79,15 +79,17 @@ impl IntoResponse for ApiError {
 
 /// The answer to a panic of a handler.
 pub fn panicked(panic: &(dyn Any + Send)) -> Response {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "panic".to_owned());
     internal(Failure {
         kind: "panic",
-        message,
+        message: panic_message(panic).to_owned(),
     })
+}
+
+/// What a panic said, if it said anything.
+pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let owned = || panic.downcast_ref::<String>().map(String::as_str);
+    let fixed = panic.downcast_ref::<&str>().copied();
+    fixed.or_else(owned).unwrap_or("panic")
 }
 
 /// The answer says nothing of the cause; the cause travels in the extensions.

@@ -150,6 +150,8 @@ pub struct Settings {
     pub host: IpAddr,
     /// `DEV_PORT`: port to listen on; 0 for any free one.
     pub port: u16,
+    /// `WEB_CONCURRENCY`: worker processes.
+    pub workers: u16,
     /// `LOG_LEVEL`: least severe level that is written.
     pub log_level: Level,
     /// `RUST_LOG`: filter for what libraries say.
@@ -180,6 +182,7 @@ impl Settings {
             host: parsed(env, "DEV_HOST", "no IP address", found)
                 .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port: parsed(env, "DEV_PORT", "no port from 0 to 65535", found).unwrap_or(8000),
+            workers: workers(env, found),
             log_level: parsed(
                 env,
                 "LOG_LEVEL",
@@ -214,6 +217,21 @@ fn parsed<T: std::str::FromStr>(
         problems.add(name, format!("`{value}` is {not}"));
     }
     parsed
+}
+
+/// More worker processes than this are a mistake.
+pub const MAX_WORKERS: u16 = 256;
+
+fn workers(env: &Environment, problems: &mut Problems) -> u16 {
+    let name = "WEB_CONCURRENCY";
+    match env.get(name).map(str::parse) {
+        None => 1,
+        Some(Ok(count)) if (1..=MAX_WORKERS).contains(&count) => count,
+        Some(_) => {
+            problems.add(name, format!("is no number from 1 to {MAX_WORKERS}"));
+            1
+        }
+    }
 }
 
 fn root_path(env: &Environment, problems: &mut Problems) -> String {
@@ -362,6 +380,7 @@ mod tests {
     fn no_set_up_is_needed() {
         let settings = accepted(&[]);
         assert_eq!(settings.port, 8000);
+        assert_eq!(settings.workers, 1);
         assert_eq!(settings.host, IpAddr::from([0, 0, 0, 0]));
         assert_eq!(settings.root_path, "");
         assert_eq!(settings.environment, "development");
@@ -378,6 +397,7 @@ mod tests {
             ("FRONTEND_CORS_URL", "https://frontend.example"),
             ("FRONTEND_DEV_PORT", "3001"),
             ("DEV_PORT", "0"),
+            ("WEB_CONCURRENCY", "4"),
             ("DEV_HOST", "::1"),
             ("S3_BUCKET_NAME", "bucket"),
             ("S3_OBJECT_PREFIX", "/data/"),
@@ -389,6 +409,7 @@ mod tests {
             ["http://localhost:3001", "https://frontend.example"]
         );
         assert_eq!(settings.port, 0);
+        assert_eq!(settings.workers, 4);
         assert_eq!(
             settings.storage,
             StorageSettings::S3 {
@@ -418,6 +439,7 @@ mod tests {
             ("LOG_LEVEL", "loud"),
             ("RUST_LOG", "a=b=c"),
             ("SHUTDOWN_TIMEOUT", "soon"),
+            ("WEB_CONCURRENCY", "257"),
             ("S3_BUCKET_NAME", "b"),
             ("S3_OBJECT_PREFIX", "a/../b"),
             ("FILES_DIRECTORY", "/tmp"),
@@ -437,6 +459,7 @@ mod tests {
             "LOG_LEVEL",
             "RUST_LOG",
             "SHUTDOWN_TIMEOUT",
+            "WEB_CONCURRENCY",
             "S3_BUCKET_NAME",
             "S3_OBJECT_PREFIX",
             "FILES_DIRECTORY",
@@ -445,7 +468,7 @@ mod tests {
         ] {
             assert!(names.contains(&name), "{name} is missing in {problems:#?}");
         }
-        assert_eq!(problems.len(), 13, "{problems:#?}");
+        assert_eq!(problems.len(), 14, "{problems:#?}");
     }
 
     #[test]

@@ -368,3 +368,20 @@ async fn a_missing_bucket_is_a_500_on_every_route() {
             .contains("NoSuchBucket")
     );
 }
+
+#[tokio::test]
+async fn a_store_that_cannot_be_reached_is_a_500() {
+    let service = service(
+        &Bucket::default(),
+        &[("AWS_ENDPOINT_URL", "http://127.0.0.1:1")],
+    )
+    .await;
+    assert_eq!(service.get("/files/a.txt").await.status(), 500);
+    let call = service.span("S3.GetObject");
+    assert!(matches!(call.status, Status::Error { .. }));
+    assert_eq!(
+        attribute(&call, "http.response.status_code"),
+        "",
+        "there was no answer"
+    );
+}

@@ -337,3 +337,40 @@ async fn a_request_that_the_caller_gave_up_still_ends_and_counts() {
     let span = service.span("POST");
     assert_eq!(attribute(&span, "error.type"), "cancelled");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn requests_at_the_same_time_keep_their_lines_apart() {
+    let service = std::sync::Arc::new(Service::start(&[]));
+    let requests = (1..=64).map(|number| {
+        let service = service.clone();
+        tokio::spawn(async move {
+            let parent = format!("00-{number:032x}-00f067aa0ba902b7-01");
+            let path = format!("/files/{number}.txt?content=x");
+            service
+                .call("POST", &path, &[("traceparent", &parent)])
+                .await
+        })
+    });
+    for answer in futures::future::join_all(requests).await {
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    let spans = service.finished();
+    assert_eq!(spans.len(), 128);
+    let lines = service.lines();
+    assert_eq!(lines.len(), 192);
+    for line in &lines {
+        let span = spans
+            .iter()
+            .find(|span| line["span_id"] == span.span_context.span_id().to_string())
+            .unwrap();
+        assert_eq!(line["trace_id"], span.span_context.trace_id().to_string());
+        assert_eq!(span.span_kind, SpanKind::Server);
+        if line["message"] == "Request details" {
+            assert_eq!(line["path"], attribute(span, "url.path"));
+            assert_eq!(
+                line["headers"]["traceparent"].as_str().unwrap()[3..35],
+                line["trace_id"].as_str().unwrap()[..]
+            );
+        }
+    }
+}

@@ -13,7 +13,7 @@ use opentelemetry_semantic_conventions::attribute::{
     SERVER_PORT,
 };
 
-use crate::telemetry::Telemetry;
+use crate::{redaction, telemetry::Telemetry};
 
 /// What kind of store is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Call {
             object_store::Error::Unauthenticated { .. } => "object_store::Error::Unauthenticated",
             _ => "object_store::Error",
         };
-        let message = error.to_string();
+        let message = redaction::text(&error.to_string()).into_owned();
         let span = self.context.span();
         span.add_event(
             "exception",
