@@ -27,7 +27,7 @@ const HEADERS: [&str; 14] = [
 ];
 
 /// Names without `-` and `_`, lower case: query parameters and keys of JSON bodies.
-const NAMES: [&str; 34] = [
+const NAMES: [&str; 33] = [
     "accesskey",
     "accesstoken",
     "apikey",
@@ -42,7 +42,6 @@ const NAMES: [&str; 34] = [
     "credentials",
     "idtoken",
     "jwt",
-    "key",
     "passwd",
     "password",
     "privatekey",

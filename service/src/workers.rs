@@ -43,7 +43,7 @@ pub enum WorkersError {
     #[error("cannot start a worker process")]
     Start(#[source] io::Error),
     /// Workers died faster than replacing them makes sense.
-    #[error("{RESTART_LIMIT} workers died within {} s", RESTART_WINDOW.as_secs())]
+    #[error("more than {RESTART_LIMIT} workers died within {} s", RESTART_WINDOW.as_secs())]
     KeepDying,
 }
 
@@ -100,6 +100,8 @@ pub async fn run(
     let mut stop = std::pin::pin!(stop);
     let result = loop {
         tokio::select! {
+            // A signal may go to the whole process group: workers that end then have not died.
+            biased;
             signal = &mut stop => {
                 telemetry.logger().info(TARGET, "Stopping workers", fields! { "reason": signal });
                 break Ok(());

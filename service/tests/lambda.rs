@@ -347,6 +347,14 @@ async fn an_event_of_another_kind_is_an_error_of_the_function() {
 }
 
 #[tokio::test]
+async fn a_request_without_a_gateways_context_is_an_error_of_the_function() {
+    let mut event: Value = serde_json::from_slice(&sample("documented-event")).unwrap();
+    event.as_object_mut().unwrap().remove("requestContext");
+    let (outcomes, _) = invoke(&[], vec![(Bytes::from(event.to_string()), None)]).await;
+    assert_eq!(outcomes[0].posted, "request-1/error");
+}
+
+#[tokio::test]
 async fn a_500_of_the_api_marks_the_invocation_too() {
     let directory = tempfile::tempdir().unwrap();
     let files = directory.path().join("files");
