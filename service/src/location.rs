@@ -18,7 +18,7 @@ pub async fn locate(State(app): State<AppState>, mut request: Request, next: Nex
     let (prefix, rest) = split(&app.root_path, &path);
     let target = if rest.is_empty() {
         Some("/".to_owned())
-    } else if routes::exists(rest) || rest == "/" {
+    } else if routes::exists(rest) {
         None
     } else {
         let other = match rest.strip_suffix('/') {

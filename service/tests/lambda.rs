@@ -355,6 +355,25 @@ async fn a_request_without_a_gateways_context_is_an_error_of_the_function() {
 }
 
 #[tokio::test]
+async fn a_panic_is_an_error_of_the_function_and_a_line_of_the_invocation() {
+    let mut event: Value = serde_json::from_slice(&sample("documented-event")).unwrap();
+    event["body"] = "no base64".into();
+    event["isBase64Encoded"] = true.into();
+    let (outcomes, process) =
+        invoke(&[], vec![(Bytes::from(event.to_string()), Some(RUNTIME))]).await;
+    assert_eq!(outcomes[0].posted, "request-1/error");
+    let invocation = outcomes[0].telemetry.span("GET /{proxy+}");
+    assert_eq!(invocation.status.as_ref().unwrap().code, 2);
+    let panic = process
+        .seen
+        .iter()
+        .find(|line| line["message"] == "Panic")
+        .unwrap();
+    assert_eq!(panic["span_id"], hex(&invocation.span_id));
+    assert_eq!(panic["level"], "ERROR");
+}
+
+#[tokio::test]
 async fn a_500_of_the_api_marks_the_invocation_too() {
     let directory = tempfile::tempdir().unwrap();
     let files = directory.path().join("files");

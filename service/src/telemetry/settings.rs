@@ -63,12 +63,6 @@ pub struct TelemetrySettings {
     pub flush_timeout: Duration,
 }
 
-impl Default for TelemetrySettings {
-    fn default() -> Self {
-        Self::from_environment(&Environment::default(), false, &mut Problems::default())
-    }
-}
-
 #[derive(Clone, Copy)]
 enum Signal {
     Traces,
