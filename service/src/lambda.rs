@@ -177,10 +177,9 @@ where
             let result = running.with_context(context.clone()).await;
             end(&context, &answered, result.as_ref().err());
             drop(context);
-            let left = deadline
-                .duration_since(SystemTime::now())
-                .unwrap_or_default();
-            telemetry.flush(Some(left.saturating_sub(MARGIN))).await;
+            telemetry
+                .flush(time_left(deadline, SystemTime::now()))
+                .await;
             result
         })
     }
@@ -241,6 +240,15 @@ impl<S> Invocations<S> {
     }
 }
 
+/// How long a flush may take; `None` for no limit of the invocation's.
+///
+/// A deadline in the past is none: Lambda would have ended the process, but emulators are known to
+/// send constants.
+fn time_left(deadline: SystemTime, now: SystemTime) -> Option<Duration> {
+    let left = deadline.duration_since(now).ok()?;
+    Some(left.saturating_sub(MARGIN))
+}
+
 /// Ends the invocation's span: an error when the function failed and when the API answered 5xx.
 fn end(context: &Context, answered: &Answered, error: Option<&lambda_http::Error>) {
     let span = context.span();
@@ -265,4 +273,23 @@ fn end(context: &Context, answered: &Answered, error: Option<&lambda_http::Error
         }
     }
     span.end();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_ends_before_the_deadline() {
+        let now = SystemTime::now();
+        let left = |milliseconds| time_left(now + Duration::from_millis(milliseconds), now);
+        assert_eq!(left(1200), Some(Duration::from_secs(1)));
+        assert_eq!(left(100), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_is_none() {
+        let now = SystemTime::now();
+        assert_eq!(time_left(SystemTime::UNIX_EPOCH, now), None);
+    }
 }
