@@ -26,8 +26,11 @@ pub async fn time(request: Request, next: Next) -> Response {
         headers.insert(header::CONTENT_LENGTH, length.into());
     }
     // The router writes the list without spaces.
-    let allow = headers.get(header::ALLOW).and_then(|allow| allow.to_str().ok());
-    let allow = allow.map(|allow| HeaderValue::from_str(&allow.split(',').collect::<Vec<_>>().join(", ")));
+    let allow = headers
+        .get(header::ALLOW)
+        .and_then(|allow| allow.to_str().ok());
+    let allow =
+        allow.map(|allow| HeaderValue::from_str(&allow.split(',').collect::<Vec<_>>().join(", ")));
     if let Some(Ok(allow)) = allow {
         headers.insert(header::ALLOW, allow);
     }
@@ -43,5 +46,45 @@ pub async fn survive(request: Request, next: Next) -> Response {
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(panic) => errors::panicked(&*panic),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::errors::Failure;
+    use axum::{Router, body::Body, middleware::from_fn, routing::get};
+    use tower::ServiceExt;
+
+    async fn boom() {
+        panic!("boom");
+    }
+
+    async fn answer(path: &str) -> Response {
+        Router::new()
+            .route("/boom", get(boom))
+            .route("/fine", get(async || "fine"))
+            .layer(from_fn(survive))
+            .layer(from_fn(time))
+            .oneshot(Request::get(path).body(Body::empty()).unwrap())
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_500_with_the_headers_of_every_answer() {
+        let response = answer("/boom").await;
+        assert_eq!(response.status(), 500);
+        assert!(response.headers().contains_key("x-response-time"));
+        assert_eq!(response.headers()[header::CONTENT_LENGTH], "21");
+        assert_eq!(
+            response.extensions().get::<Failure>().unwrap().message,
+            "boom"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_panic_stays_as_it_is() {
+        assert_eq!(answer("/fine").await.status(), 200);
     }
 }

@@ -43,7 +43,7 @@ pub enum WorkersError {
     #[error("cannot start a worker process")]
     Start(#[source] io::Error),
     /// Workers died faster than replacing them makes sense.
-    #[error("{RESTART_LIMIT} workers died within {} s", RESTART_WINDOW.as_secs())]
+    #[error("more than {RESTART_LIMIT} workers died within {} s", RESTART_WINDOW.as_secs())]
     KeepDying,
 }
 
@@ -100,6 +100,8 @@ pub async fn run(
     let mut stop = std::pin::pin!(stop);
     let result = loop {
         tokio::select! {
+            // A signal may go to the whole process group: workers that end then have not died.
+            biased;
             signal = &mut stop => {
                 telemetry.logger().info(TARGET, "Stopping workers", fields! { "reason": signal });
                 break Ok(());
@@ -133,7 +135,10 @@ pub async fn run(
     signal_all(&pids, Signal::SIGTERM);
     // Longer than the workers' own patience, which they need for requests and then for telemetry.
     let all_gone = async { while running.next().await.is_some() {} };
-    if tokio::time::timeout(patience * 2 + Duration::from_secs(5), all_gone).await.is_err() {
+    if tokio::time::timeout(patience * 2 + Duration::from_secs(5), all_gone)
+        .await
+        .is_err()
+    {
         signal_all(&pids, Signal::SIGKILL);
         while running.next().await.is_some() {}
     }
@@ -148,7 +153,11 @@ fn signal_all(pids: &[i32], signal: Signal) {
 }
 
 fn report_start(telemetry: &Telemetry, worker: &Worker) {
-    telemetry.logger().info(TARGET, "Worker started", fields! { "worker": worker.number, "pid": worker.pid });
+    telemetry.logger().info(
+        TARGET,
+        "Worker started",
+        fields! { "worker": worker.number, "pid": worker.pid },
+    );
 }
 
 struct Worker {
@@ -169,7 +178,11 @@ impl Worker {
         let stdin = self.child.stdin.take();
         let status = self.child.wait().await;
         drop(stdin);
-        Dead { number: self.number, pid: self.pid, status }
+        Dead {
+            number: self.number,
+            pid: self.pid,
+            status,
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! S3 through `object_store`, with trace headers on every request.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use object_store::{
-    ClientOptions, ObjectStore,
+    ClientOptions, ObjectStore, RetryConfig,
     aws::AmazonS3Builder,
     client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService},
 };
@@ -31,6 +33,12 @@ pub(super) fn open(
         .with_allow_http(true)
         // One DeleteObject per file, as the API deletes; the bulk call is another method.
         .with_disable_bulk_delete(true)
+        .with_retry(RetryConfig {
+            max_retries: 3,
+            // Well below the 29 s that API Gateway waits.
+            retry_timeout: Duration::from_secs(10),
+            ..RetryConfig::default()
+        })
         .with_http_connector(Connector { telemetry })
         .build()
 }
@@ -55,11 +63,17 @@ struct Connector {
 impl HttpConnector for Connector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = tls::client_builder()
-            .connect_timeout(std::time::Duration::from_secs(5))
-            .timeout(std::time::Duration::from_secs(30))
+            .connect_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(10))
             .build()
-            .map_err(|source| object_store::Error::Generic { store: "S3", source: Box::new(source) })?;
-        Ok(HttpClient::new(Traced { client, telemetry: self.telemetry.clone() }))
+            .map_err(|source| object_store::Error::Generic {
+                store: "S3",
+                source: Box::new(source),
+            })?;
+        Ok(HttpClient::new(Traced {
+            client,
+            telemetry: self.telemetry.clone(),
+        }))
     }
 }
 
@@ -79,7 +93,11 @@ impl HttpService for Traced {
         self.telemetry.inject(&context, request.headers_mut());
         let facts = context.get::<SharedFacts>().cloned().unwrap_or_default();
         let server = request.uri().host().map(|host| {
-            let default = if request.uri().scheme_str() == Some("http") { 80 } else { 443 };
+            let default = if request.uri().scheme_str() == Some("http") {
+                80
+            } else {
+                443
+            };
             (host.to_owned(), request.uri().port_u16().unwrap_or(default))
         });
         facts.update(|facts| {
@@ -89,8 +107,11 @@ impl HttpService for Traced {
         let response = HttpService::call(&self.client, request).await?;
         facts.update(|facts| {
             facts.status = Some(response.status().as_u16());
-            facts.aws_request_id =
-                response.headers().get("x-amz-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+            facts.aws_request_id = response
+                .headers()
+                .get("x-amz-request-id")
+                .and_then(|id| id.to_str().ok())
+                .map(str::to_owned);
         });
         Ok(response)
     }

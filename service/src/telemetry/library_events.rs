@@ -30,9 +30,12 @@ impl LibraryEvents {
     /// Makes it the process's subscriber, for events that `RUST_LOG` lets through
     /// (default: warnings and errors). Does nothing when there is a subscriber already.
     pub fn install(self, filter: Option<&str>) {
-        let filter =
-            filter.and_then(|filter| EnvFilter::try_new(filter).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
-        let _ = tracing_subscriber::registry().with(self.with_filter(filter)).try_init();
+        let filter = filter
+            .and_then(|filter| EnvFilter::try_new(filter).ok())
+            .unwrap_or_else(|| EnvFilter::new("warn"));
+        let _ = tracing_subscriber::registry()
+            .with(self.with_filter(filter))
+            .try_init();
     }
 }
 
@@ -41,7 +44,17 @@ impl<S: Subscriber> Layer<S> for LibraryEvents {
         let metadata: &'static Metadata<'static> = event.metadata();
         let mut visitor = Visitor::default();
         event.record(&mut visitor);
-        self.logger.emit(*metadata.level(), metadata.target(), visitor.message, visitor.fields);
+        if visitor.message.is_empty() {
+            // OpenTelemetry's crates name their events instead.
+            let name = visitor.fields.get("name").and_then(Value::as_str);
+            visitor.message = name.unwrap_or(metadata.name()).to_owned();
+        }
+        self.logger.emit(
+            *metadata.level(),
+            metadata.target(),
+            visitor.message,
+            visitor.fields,
+        );
     }
 }
 
@@ -110,5 +123,16 @@ mod tests {
         assert_eq!(line["level"], "WARN");
         assert_eq!(line["retries"], 3);
         assert_eq!(line["ok"], false);
+    }
+
+    #[test]
+    fn an_event_without_a_message_goes_by_its_name() {
+        let logger = Logger::memory("files", Level::INFO, None);
+        let subscriber = tracing_subscriber::registry().with(LibraryEvents::new(logger.clone()));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(name = "Export.Failed", reason = "closed", "");
+        });
+        let line: Value = serde_json::from_str(&logger.lines()[0]).unwrap();
+        assert_eq!(line["message"], "Export.Failed");
     }
 }

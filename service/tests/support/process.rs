@@ -36,7 +36,11 @@ impl Process {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines, seen: Vec::new() }
+        Self {
+            child,
+            lines,
+            seen: Vec::new(),
+        }
     }
 
     /// The next line; `None` when every process that writes here is gone.
@@ -60,7 +64,11 @@ impl Process {
     /// Waits until it listens; gives its URL.
     pub async fn url(&mut self) -> String {
         let line = self.line("Listening").await;
-        format!("http://{}:{}", line["address"].as_str().unwrap(), line["port"])
+        format!(
+            "http://{}:{}",
+            line["address"].as_str().unwrap(),
+            line["port"]
+        )
     }
 
     pub fn signal(&self, signal: Signal) {
