@@ -36,6 +36,9 @@ const FOLLOW_UP: Duration = Duration::from_secs(2);
 /// writes any. Longer than the one second between exports that the specification sets for the batch log processor.
 const LEARN: Duration = Duration::from_millis(1500);
 
+/// Requests to the fence target that are looked for among log records.
+const REMEMBERED: usize = 64;
+
 /// Requests per worker and round when several workers share a port: the kernel, not the harness, chooses who answers.
 const PER_WORKER: usize = 4;
 
@@ -70,7 +73,8 @@ struct Signature<'a> {
 impl Signature<'_> {
     fn has(&self, trace_id: Option<TraceId>, attributes: &Attributes) -> bool {
         (trace_id.is_some() && trace_id == self.trace_id)
-            || attributes.iter().any(|(_, value)| matches!(value, Value::String(text) if text == self.mark))
+            || !self.mark.is_empty()
+                && attributes.iter().any(|(_, value)| matches!(value, Value::String(text) if text == self.mark))
     }
 
     fn span(&self, span: &Span) -> bool {
@@ -138,7 +142,12 @@ impl Returned {
 impl Fences {
     /// Remembers a request to the fence target.
     pub(super) fn note(&self, caller: &Caller, mark: &str, after: u64) {
-        self.with(|known| known.sent.push(Fence { trace_id: caller.trace_id, mark: mark.into(), after }));
+        self.with(|known| {
+            if known.sent.len() == REMEMBERED {
+                known.sent.remove(0);
+            }
+            known.sent.push(Fence { trace_id: caller.trace_id, mark: mark.into(), after });
+        });
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {

@@ -26,6 +26,9 @@ const LAST_LINES: usize = 20;
 /// How often a service that does not answer yet is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long the exit of a service that closed a connection is waited for, to name it in the error.
+const CRASHES: Duration = Duration::from_millis(500);
+
 /// A running service that serves HTTP.
 #[derive(Debug)]
 pub(super) struct Service {
@@ -148,9 +151,11 @@ impl Service {
         match http::send(self.address, request, user_agent, spec.request_timeout).await {
             Ok(response) => Ok(response),
             Err(error) => {
-                let state = match self.sandbox.has_exited() {
-                    Some(status) => format!("has ended: {status}"),
-                    None => "is running".into(),
+                // A crash closes the connection a moment before the exit is known.
+                let patience = if matches!(error, http::HttpError::TimedOut { .. }) { Duration::ZERO } else { CRASHES };
+                let state = match tokio::time::timeout(patience, self.sandbox.exited()).await {
+                    Ok(status) => format!("has ended: {status}"),
+                    Err(_) => "is running".into(),
                 };
                 Err(SiteError::because(
                     format!(
