@@ -339,6 +339,19 @@ async fn a_fence_target_that_writes_no_log_records_is_learnt_once_and_the_proof_
 }
 
 #[tokio::test]
+async fn the_harness_knows_its_own_traces_from_those_of_scenarios() {
+    let deployment = start(Behaviour::default()).await;
+    let delivery = send(&deployment, ContextForm::Both).await;
+    settle(&deployment, &delivery, PATIENCE).await.unwrap();
+    let own = deployment.own_traces();
+    let strangers = deployment.store().look(|capture| {
+        let spans = capture.spans().iter().map(|span| span.trace_id);
+        spans.filter(|trace_id| !own.contains(trace_id)).collect::<Vec<_>>()
+    });
+    assert_eq!(strangers, [delivery.trace_id().unwrap()]);
+}
+
+#[tokio::test]
 async fn what_has_exited_needs_no_fence() {
     let deployment = start(Behaviour { instrumented: 0, ..Behaviour::default() }).await;
     let delivery = send(&deployment, ContextForm::Both).await;

@@ -97,11 +97,15 @@ impl Service {
                         again.tick().await;
                         let request = probe(target);
                         let mark = next_mark("tracegate-ready");
-                        if target == spec.fence_target() {
-                            self.fences.note(&request.caller, &mark, store.look(|capture| capture.last_seq()));
-                        }
+                        let after = store.look(|capture| capture.last_seq());
+                        self.fences.own(&request.caller);
                         match http::send(self.address, &request, &mark, spec.request_timeout).await {
-                            Ok(response) if response.status < 500 => return,
+                            Ok(response) if response.status < 500 => {
+                                if target == spec.fence_target() {
+                                    self.fences.note(&request.caller, &mark, after);
+                                }
+                                return;
+                            }
                             Ok(response) => state = format!("GET {target} is answered with {}", response.status),
                             Err(error) => state = error.to_string(),
                         }
