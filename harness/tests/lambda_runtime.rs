@@ -228,6 +228,32 @@ async fn a_stopped_function_ends_by_the_signal_although_it_is_frozen() {
     assert!(exit.orderly && exit.status.contains("SIGTERM"), "{exit:?}");
 }
 
+#[tokio::test]
+async fn dropping_a_function_kills_its_frozen_environment_and_one_that_is_being_invoked() {
+    for path in [None, Some("/hang")] {
+        let deployment = Arc::new(start("function", "").await.unwrap());
+        let store = deployment.store().clone();
+        if let Some(path) = path {
+            let invocation = tokio::spawn({
+                let deployment = deployment.clone();
+                async move { deployment.send(get(path, ContextForm::Both)).await }
+            });
+            let line = store.until(Instant::now() + PATIENCE, |capture| {
+                capture.logs().iter().find(|record| record.raw == format!("handling {path}")).cloned()
+            });
+            assert!(line.await.is_some());
+            invocation.abort();
+            assert!(invocation.await.unwrap_err().is_cancelled());
+        }
+        drop(Arc::into_inner(deployment).unwrap());
+        let status = store.until(Instant::now() + PATIENCE, |capture| match &capture.lifecycle().last()?.mark {
+            Mark::Exited { status } => Some(status.clone()),
+            _ => None,
+        });
+        assert_eq!(status.await.as_deref(), Some("signal: 9 (SIGKILL)"), "{path:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_hundred_invocations_none_is_lost_and_each_freezes_only_behind_its_flush() {
     let deployment = start("function_that_flushes_after_its_response", "").await.unwrap();

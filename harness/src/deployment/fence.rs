@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{
     Incomplete, LogFence, Proof,
@@ -32,9 +32,16 @@ use crate::{
 /// another worker may have answered it.
 const FOLLOW_UP: Duration = Duration::from_secs(2);
 
-/// How long the very first fence waits for log records of its own after its spans have come, to learn whether its target
-/// writes any. Longer than the one second between exports that the specification sets for the batch log processor.
+/// How long after the first request to the fence target (often the readiness request) log records of one are waited
+/// for, to learn whether it writes any. Longer than the one second between exports that the specification sets for the
+/// batch log processor.
 const LEARN: Duration = Duration::from_millis(1500);
+
+/// Least time between two rounds, for a kernel that gives every connection to the wrong worker.
+const SPACING: Duration = Duration::from_millis(50);
+
+/// Requests to the fence target that are looked for among log records.
+const REMEMBERED: usize = 64;
 
 /// Requests per worker and round when several workers share a port: the kernel, not the harness, chooses who answers.
 const PER_WORKER: usize = 4;
@@ -51,6 +58,8 @@ struct Known {
     sent: Vec<Fence>,
     /// Whether the target writes OTLP log records; `None` before the first fence.
     logs: Option<bool>,
+    /// The trace of every request of the harness's own.
+    traces: Vec<TraceId>,
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +68,7 @@ struct Fence {
     mark: String,
     /// What arrived up to here was before it.
     after: u64,
+    at: Instant,
 }
 
 /// The trace and the `User-Agent` of a request, by which its telemetry is known.
@@ -70,7 +80,8 @@ struct Signature<'a> {
 impl Signature<'_> {
     fn has(&self, trace_id: Option<TraceId>, attributes: &Attributes) -> bool {
         (trace_id.is_some() && trace_id == self.trace_id)
-            || attributes.iter().any(|(_, value)| matches!(value, Value::String(text) if text == self.mark))
+            || !self.mark.is_empty()
+                && attributes.iter().any(|(_, value)| matches!(value, Value::String(text) if text == self.mark))
     }
 
     fn span(&self, span: &Span) -> bool {
@@ -136,13 +147,33 @@ impl Returned {
 }
 
 impl Fences {
+    /// Remembers the trace of a request of the harness's own.
+    pub(super) fn own(&self, caller: &Caller) {
+        self.with(|known| known.traces.push(caller.trace_id));
+    }
+
+    /// The traces of the harness's own requests.
+    pub(super) fn traces(&self) -> Vec<TraceId> {
+        self.with(|known| known.traces.clone())
+    }
+
     /// Remembers a request to the fence target.
     pub(super) fn note(&self, caller: &Caller, mark: &str, after: u64) {
-        self.with(|known| known.sent.push(Fence { trace_id: caller.trace_id, mark: mark.into(), after }));
+        self.with(|known| {
+            if known.sent.len() == REMEMBERED {
+                known.sent.remove(0);
+            }
+            known.sent.push(Fence { trace_id: caller.trace_id, mark: mark.into(), after, at: Instant::now() });
+        });
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Known) -> T) -> T {
         change(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When log records of the first request to the fence target would have come.
+    fn learnt_by(&self) -> Instant {
+        self.with(|known| known.sent.first().map_or_else(Instant::now, |fence| fence.at + LEARN))
     }
 
     /// Whether requests to the fence target are known to write OTLP log records.
@@ -207,14 +238,17 @@ impl Service {
         let mut fences: Vec<Fence> = Vec::new();
         let mut answered = 0;
         let mut trouble = None;
-        let mut learn_until = None;
+        let mut rounds = tokio::time::interval(SPACING);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            rounds.tick().await;
             let round = if spec.workers > 1 { PER_WORKER * spec.workers } else { 1 };
             let requests = (0..round).map(|_| {
                 let (request, mark) = (probe(spec.fence_target()), next_mark("tracegate-fence"));
                 let after = store.look(|capture| capture.last_seq());
+                self.fences.own(&request.caller);
                 self.fences.note(&request.caller, &mark, after);
-                fences.push(Fence { trace_id: request.caller.trace_id, mark: mark.clone(), after });
+                fences.push(Fence { trace_id: request.caller.trace_id, mark: mark.clone(), after, at: Instant::now() });
                 let limit = spec.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
                 async move { http::send(self.address, &request, &mark, limit).await }
             });
@@ -240,7 +274,7 @@ impl Service {
                 }
                 let wait = match learned {
                     Some(_) => until,
-                    None => deadline.min(*learn_until.get_or_insert_with(|| Instant::now() + LEARN)),
+                    None => deadline.min(self.fences.learnt_by()),
                 };
                 let logs = store.until(wait, |capture| {
                     let returned = Returned::of(capture, &fences, delivery);
@@ -249,7 +283,7 @@ impl Service {
                 if logs.await.is_some() {
                     return Ok(self.proof(store, &fences, delivery));
                 }
-                if learned.is_none() && self.fences.logs(store).is_none() && Instant::now() < deadline {
+                if learned.is_none() && self.fences.logs(store).is_none() && Instant::now() >= self.fences.learnt_by() {
                     self.fences.with(|known| known.logs = Some(false));
                     return Ok(self.proof(store, &fences, delivery));
                 }

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     capture::{Mark, Store},
     config,
-    stimulus::{Delivery, HttpRequest},
+    stimulus::{ContextForm, Delivery, HttpRequest},
+    telemetry::TraceId,
 };
 
 /// A running deployment. Dropping it kills everything that it started.
@@ -106,7 +107,7 @@ impl Deployment {
                 let sent = self.store.mark(Mark::Sent { delivery: mark.clone() });
                 let response = service.send(&self.spec, &self.store, &request, &mark).await?;
                 let answered = self.store.mark(Mark::Answered { delivery: mark.clone() });
-                let told = request.form != crate::stimulus::ContextForm::Absent;
+                let told = request.form != ContextForm::Absent;
                 Ok(Delivery {
                     mark,
                     method: request.method,
@@ -150,6 +151,15 @@ impl Deployment {
         match &self.running {
             Running::Service(service) => service.settle(&self.spec, &self.store, delivery, deadline).await,
             Running::Function(_) => super::lambda::settle(&self.store, delivery, deadline).await,
+        }
+    }
+
+    /// The traces of the harness's own requests so far (readiness, fences): what is in them belongs to no scenario. Their
+    /// `User-Agent` begins with `tracegate-ready/` or `tracegate-fence/`.
+    pub fn own_traces(&self) -> Vec<TraceId> {
+        match &self.running {
+            Running::Service(service) => service.fences.traces(),
+            Running::Function(_) => Vec::new(),
         }
     }
 

@@ -38,7 +38,7 @@ pub enum Proof {
 pub enum LogFence {
     /// The fence's own records arrived, so the delivery's are there.
     CameBack,
-    /// No OTLP log record was ever received from this deployment.
+    /// No OTLP log record was received from this deployment so far.
     NeverExported,
     /// The deployment exports log records but writes none for the fence's target: the fence proves spans only.
     NotWritten,
@@ -55,7 +55,8 @@ impl fmt::Display for Proof {
                     write!(f, " {} instances", instances.len())?;
                 }
                 match logs {
-                    LogFence::CameBack | LogFence::NeverExported => Ok(()),
+                    LogFence::CameBack => Ok(()),
+                    LogFence::NeverExported => write!(f, " (spans; no OTLP log record was ever received)"),
                     LogFence::NotWritten => write!(f, " (spans only: its target writes no OTLP log records)"),
                 }
             }

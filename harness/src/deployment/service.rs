@@ -26,6 +26,9 @@ const LAST_LINES: usize = 20;
 /// How often a service that does not answer yet is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
+/// How long the exit of a service that closed a connection is waited for, to name it in the error.
+const CRASHES: Duration = Duration::from_millis(500);
+
 /// A running service that serves HTTP.
 #[derive(Debug)]
 pub(super) struct Service {
@@ -94,11 +97,15 @@ impl Service {
                         again.tick().await;
                         let request = probe(target);
                         let mark = next_mark("tracegate-ready");
-                        if target == spec.fence_target() {
-                            self.fences.note(&request.caller, &mark, store.look(|capture| capture.last_seq()));
-                        }
+                        let after = store.look(|capture| capture.last_seq());
+                        self.fences.own(&request.caller);
                         match http::send(self.address, &request, &mark, spec.request_timeout).await {
-                            Ok(response) if response.status < 500 => return,
+                            Ok(response) if response.status < 500 => {
+                                if target == spec.fence_target() {
+                                    self.fences.note(&request.caller, &mark, after);
+                                }
+                                return;
+                            }
                             Ok(response) => state = format!("GET {target} is answered with {}", response.status),
                             Err(error) => state = error.to_string(),
                         }
@@ -148,9 +155,11 @@ impl Service {
         match http::send(self.address, request, user_agent, spec.request_timeout).await {
             Ok(response) => Ok(response),
             Err(error) => {
-                let state = match self.sandbox.has_exited() {
-                    Some(status) => format!("has ended: {status}"),
-                    None => "is running".into(),
+                // A crash closes the connection a moment before the exit is known.
+                let patience = if matches!(error, http::HttpError::TimedOut { .. }) { Duration::ZERO } else { CRASHES };
+                let state = match tokio::time::timeout(patience, self.sandbox.exited()).await {
+                    Ok(status) => format!("has ended: {status}"),
+                    Err(_) => "is running".into(),
                 };
                 Err(SiteError::because(
                     format!(

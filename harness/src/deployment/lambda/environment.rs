@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use nix::sys::signal::Signal;
 use tokio::{
+    net::TcpListener,
     sync::{mpsc, oneshot},
     time::Instant,
 };
@@ -53,6 +54,9 @@ pub(super) struct Environments {
     pub(super) site: Arc<dyn Site>,
     pub(super) store: Arc<Store>,
     pub(super) current: Current,
+    /// Where the Runtime API listens, and how the function reaches it.
+    pub(super) listener: Arc<TcpListener>,
+    pub(super) runtime_api: String,
 }
 
 /// One execution environment, frozen unless an invocation runs.
@@ -106,13 +110,10 @@ impl Environments {
     pub(super) async fn init(&self) -> Result<Environment, SiteError> {
         let name = &self.spec.name;
         let deadline = Instant::now() + self.spec.start_timeout;
-        let mut api = RuntimeApi::start(self.store.clone())
-            .await
-            .map_err(|source| SiteError::because(format!("deployment {name}: no port for the Runtime API"), source))?;
-        let runtime_api = self.site.expose(api.address).await?;
+        let mut api = RuntimeApi::start(self.listener.clone(), self.store.clone());
         let mut launch = self.launch.clone();
         let log_stream = variables::log_stream(&self.spec.function);
-        variables::set(&mut launch.env, &self.spec.function, &runtime_api, &log_stream);
+        variables::set(&mut launch.env, &self.spec.function, &self.runtime_api, &log_stream);
         let sandbox: Arc<dyn Sandbox> = Arc::from(self.site.launch(launch, self.store.clone()).await?);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::downgrade(&sandbox));
         let failed = tokio::select! {

@@ -52,8 +52,20 @@ impl Function {
         store: Arc<Store>,
     ) -> Result<Self, SiteError> {
         let current: Current = Arc::new(Mutex::new(None));
-        let environments =
-            Environments { spec: spec.clone(), launch, site, store: store.clone(), current: current.clone() };
+        let no_port = |source: std::io::Error| {
+            SiteError::because(format!("deployment {}: no port for the Runtime API", spec.name), source)
+        };
+        let listener = Arc::new(tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(no_port)?);
+        let runtime_api = site.expose(listener.local_addr().map_err(no_port)?).await?;
+        let environments = Environments {
+            spec: spec.clone(),
+            launch,
+            site,
+            store: store.clone(),
+            current: current.clone(),
+            listener,
+            runtime_api,
+        };
         let first = environments.init().await?;
         store.mark(Mark::Ready);
         let (commands, taken) = mpsc::channel(1);

@@ -2,8 +2,8 @@
 //! Guide), for one execution environment.
 //!
 //! The server only keeps the protocol's states and says what the runtime did, in order, through a channel. When to
-//! freeze, thaw and hand out an event is decided by the [environment](super::environment). Each environment has a server
-//! of its own, so a request that a killed runtime still had under way cannot be taken for one of its successor's.
+//! freeze, thaw and hand out an event is decided by the [environment](super::environment). Each environment has states
+//! and connections of its own on one shared listener, so a request that a killed runtime still had under way cannot be taken for one of its successor's.
 
 use std::{
     net::SocketAddr,
@@ -19,10 +19,11 @@ use axum::{
     routing::{get, post},
 };
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
@@ -86,8 +87,6 @@ struct Shared {
 /// A running Runtime API server; dropping it ends it.
 #[derive(Debug)]
 pub(super) struct RuntimeApi {
-    /// Where it listens on this machine.
-    pub(super) address: SocketAddr,
     /// What the runtime does, in order.
     pub(super) did: mpsc::UnboundedReceiver<Did>,
     shared: Arc<Shared>,
@@ -95,10 +94,10 @@ pub(super) struct RuntimeApi {
 }
 
 impl RuntimeApi {
-    /// Listens on a port of loopback that the system chooses.
-    pub(super) async fn start(store: Arc<Store>) -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+    /// Serves the next environment on a listener that its predecessor has left.
+    pub(super) fn start(listener: Arc<TcpListener>, store: Arc<Store>) -> Self {
+        // What a killed runtime still had under way is not its successor's.
+        while let Some(Ok(_)) = listener.accept().now_or_never() {}
         let (sender, did) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared { phase: Mutex::new(Phase::Init), did: sender, store });
         let app = Router::new()
@@ -109,13 +108,14 @@ impl RuntimeApi {
             .with_state(shared.clone());
         let server = tokio::spawn(async move {
             use axum::serve::ListenerExt;
+            let listener = Lent(listener);
             // Without it, the second small packet of an answer waits for the acknowledgement of the first.
             let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
             if let Err(error) = axum::serve(listener, app).await {
                 tracing::warn!("the Runtime API server ended: {error}");
             }
         });
-        Ok(Self { address, did, shared, server })
+        Self { did, shared, server }
     }
 
     /// Hands an event to a runtime that waits for one. Gives it back when the runtime has closed that request; it will
@@ -135,6 +135,32 @@ impl RuntimeApi {
         waiting.send(event)?;
         *phase = Phase::Invoking(request_id);
         Ok(())
+    }
+}
+
+/// The listener of all environments of a function, in the hands of the one that runs: what can be reached from a
+/// container is settled when the first one starts.
+struct Lent(Arc<TcpListener>);
+
+impl axum::serve::Listener for Lent {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.0.accept().await {
+                Ok(accepted) => return accepted,
+                // A connection that is gone again, or no descriptor left for it: the runtime tries again.
+                Err(error) => {
+                    tracing::warn!("the Runtime API cannot take a connection: {error}");
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
     }
 }
 

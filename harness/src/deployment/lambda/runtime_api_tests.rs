@@ -27,20 +27,41 @@ fn dispatch(id: &str, trace_header: Option<&str>) -> Box<Dispatch> {
     })
 }
 
-async fn asked(api: &mut RuntimeApi) -> oneshot::Sender<Box<Dispatch>> {
+async fn asked(api: &mut Api) -> oneshot::Sender<Box<Dispatch>> {
     match api.did.recv().await {
         Some(Did::Asked(waiting)) => waiting,
         other => panic!("{other:?}"),
     }
 }
 
-async fn api() -> (RuntimeApi, Arc<Store>) {
+/// A server with its address.
+struct Api {
+    address: SocketAddr,
+    api: RuntimeApi,
+}
+
+impl std::ops::Deref for Api {
+    type Target = RuntimeApi;
+    fn deref(&self) -> &RuntimeApi {
+        &self.api
+    }
+}
+
+impl std::ops::DerefMut for Api {
+    fn deref_mut(&mut self) -> &mut RuntimeApi {
+        &mut self.api
+    }
+}
+
+async fn api() -> (Api, Arc<Store>) {
     let store = Arc::new(Store::default());
-    (RuntimeApi::start(store.clone()).await.unwrap(), store)
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    (Api { address, api: RuntimeApi::start(listener, store.clone()) }, store)
 }
 
 /// A runtime that has the event `id`.
-async fn invoking(api: &mut RuntimeApi, id: &str) -> HttpResponse {
+async fn invoking(api: &mut Api, id: &str) -> HttpResponse {
     let next = tokio::spawn({
         let address = api.address;
         async move { call(address, "GET", "invocation/next", "").await }

@@ -14,6 +14,10 @@ fn lines(store: &Store) -> Vec<String> {
     store.look(|capture| capture.logs().iter().map(|record| record.raw.clone()).collect())
 }
 
+fn count(store: &Store) -> usize {
+    store.look(|capture| capture.logs().len())
+}
+
 async fn line(store: &Store, text: &str) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     let found = store.until(deadline, |capture| capture.logs().iter().find(|record| record.raw == text).cloned());
@@ -77,26 +81,32 @@ async fn a_missing_program_or_directory_is_named() {
 
 #[tokio::test]
 async fn a_frozen_group_writes_nothing_until_it_is_thawed_and_what_it_wrote_before_is_there() {
-    let (sandbox, store) = launch(script("i=0; while :; do i=$((i+1)); echo $i; done")).await;
-    line(&store, "10").await;
+    // Long lines, so that a full pipe holds few of them.
+    let (sandbox, store) = launch(script("long=$(printf '%2000d' 0); while :; do echo $long; done")).await;
+    let more_than = async |lines: usize| {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        store.until(deadline, |capture| (capture.logs().len() > lines).then_some(())).await.unwrap();
+    };
+    more_than(10).await;
     for _ in 0..20 {
         sandbox.freeze().await.unwrap();
         sandbox.freeze().await.unwrap();
-        let frozen = lines(&store).len();
+        let frozen = count(&store);
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(lines(&store).len(), frozen);
+        assert_eq!(count(&store), frozen);
         sandbox.thaw().await.unwrap();
         sandbox.thaw().await.unwrap();
-        line(&store, &(frozen + 1).to_string()).await;
+        more_than(frozen).await;
     }
     sandbox.kill().await;
 }
 
 #[tokio::test]
 async fn a_frozen_process_is_continued_so_that_the_signal_can_act() {
-    let (sandbox, store) = launch(script("trap 'echo flushed; exit 0' TERM; echo up; while :; do read x; done")).await;
+    let (sandbox, store) =
+        launch(script("trap 'echo flushed; exit 0' TERM; echo up; while :; do sleep 0.01; done")).await;
     line(&store, "up").await;
     sandbox.freeze().await.unwrap();
     let exit = sandbox.stop(Signal::SIGTERM, Duration::from_secs(20)).await;
@@ -106,7 +116,7 @@ async fn a_frozen_process_is_continued_so_that_the_signal_can_act() {
 
 #[tokio::test]
 async fn a_process_that_ignores_the_signal_is_killed_after_the_grace_period() {
-    let (sandbox, store) = launch(script("trap '' TERM; echo up; while :; do :; done")).await;
+    let (sandbox, store) = launch(script("trap '' TERM; echo up; sleep 600")).await;
     line(&store, "up").await;
     let exit = sandbox.stop(Signal::SIGTERM, Duration::from_millis(50)).await;
     assert_eq!(exit, Exit { status: "signal: 9 (SIGKILL)".into(), orderly: false });
@@ -114,7 +124,7 @@ async fn a_process_that_ignores_the_signal_is_killed_after_the_grace_period() {
 
 #[tokio::test]
 async fn a_descendant_that_keeps_the_pipe_open_neither_delays_the_exit_for_good_nor_survives_it() {
-    let (sandbox, store) = launch(script("(while :; do :; done) & echo parent is gone")).await;
+    let (sandbox, store) = launch(script("sleep 600 & echo parent is gone")).await;
     assert_eq!(sandbox.exited().await, "exit status: 0");
     assert_eq!(lines(&store), ["parent is gone"]);
     // SIGKILL is on its way when the exit is reported; it acts when a processor gets to it.
@@ -129,7 +139,7 @@ async fn a_descendant_that_keeps_the_pipe_open_neither_delays_the_exit_for_good_
 
 #[tokio::test]
 async fn dropping_a_sandbox_kills_its_whole_group() {
-    let (sandbox, store) = launch(script("(while :; do :; done) & echo up; wait")).await;
+    let (sandbox, store) = launch(script("sleep 600 & echo up; wait")).await;
     line(&store, "up").await;
     drop(sandbox);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);

@@ -1,0 +1,371 @@
+//! What proves that a delivery's telemetry is complete, against a service whose exporters are known exactly.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::{Router, extract::State, http::HeaderMap};
+use nix::sys::signal::Signal as UnixSignal;
+use tokio::{sync::watch, time::Instant};
+use tracegate::{
+    capture::{Decoded, Encoding, ExportRequest, Signal, Store, Transport},
+    config::Config,
+    deployment::{Deployment, Exit, Incomplete, Launch, LogFence, Proof, Sandbox, Site, SiteError},
+    stimulus::{Caller, ContextForm, Delivery, HttpRequest},
+    telemetry::{
+        Arrival, IdClaim, LineFormat, LogOrigin, LogRecord, Resource, Scope, Span, SpanId, SpanKind, Status, TraceId,
+        Value,
+    },
+};
+
+/// A service that answers with its workers in turn, and what its instrumentation does.
+#[derive(Debug, Clone)]
+struct Behaviour {
+    workers: usize,
+    /// Workers from the first that export anything.
+    instrumented: usize,
+    /// Whether it reads `traceparent`.
+    propagates: bool,
+    /// Whether it names its instances.
+    named: bool,
+    /// Paths whose requests write an OTLP log record.
+    logs: &'static [&'static str],
+    /// Time between exports of spans and of log records.
+    delay: [Duration; 2],
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        let delay = [Duration::from_millis(40), Duration::from_millis(120)];
+        Self { workers: 1, instrumented: 1, propagates: true, named: true, logs: &[], delay }
+    }
+}
+
+#[derive(Debug)]
+struct Service {
+    behaviour: Behaviour,
+    next: AtomicUsize,
+    /// Ended spans and written records of each worker, in order.
+    queues: Mutex<Vec<(Vec<Span>, Vec<LogRecord>)>>,
+    store: Arc<Store>,
+}
+
+fn export(signal: Signal) -> ExportRequest {
+    ExportRequest {
+        signal,
+        transport: Transport::Http,
+        encoding: Encoding::Protobuf,
+        user_agent: String::new(),
+        body: bytes::Bytes::new(),
+        arrival: Arrival::default(),
+    }
+}
+
+impl Service {
+    fn handle(&self, path: &str, headers: &HeaderMap) {
+        let worker = self.next.fetch_add(1, Ordering::SeqCst) % self.behaviour.workers;
+        if worker >= self.behaviour.instrumented {
+            return;
+        }
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let parent = text("traceparent");
+        let mut ids = parent.split('-').skip(1);
+        let ids = ids.next().zip(ids.next()).filter(|_| self.behaviour.propagates);
+        let trace_id: TraceId = ids.and_then(|(id, _)| id.parse().ok()).unwrap_or_else(TraceId::random);
+        let span_id = SpanId::random();
+        let instance =
+            self.behaviour.named.then(|| ("service.instance.id", Value::from(format!("worker-{worker}").as_str())));
+        let resource = Arc::new(Resource { attributes: instance.into_iter().collect(), schema_url: String::new() });
+        let scope = Arc::new(Scope::default());
+        let user_agent = Value::from(text("user-agent").as_str());
+        let span = Span {
+            trace_id,
+            span_id,
+            parent_span_id: ids.and_then(|(_, id)| id.parse().ok()),
+            trace_state: String::new(),
+            flags: 1,
+            name: format!("GET {path}"),
+            kind: SpanKind::Server,
+            start_unix_nano: 1,
+            end_unix_nano: 2,
+            attributes: [("user_agent.original", user_agent)].into_iter().collect(),
+            events: Vec::new(),
+            links: Vec::new(),
+            status: Status::default(),
+            resource: resource.clone(),
+            scope: scope.clone(),
+            arrival: Arrival::default(),
+        };
+        let mut queues = self.queues.lock().unwrap();
+        queues[worker].0.push(span);
+        if self.behaviour.logs.contains(&path) {
+            queues[worker].1.push(LogRecord {
+                origin: LogOrigin::Otlp,
+                format: LineFormat::Otlp,
+                arrival: Arrival::default(),
+                time_unix_nano: None,
+                severity: None,
+                logger: String::new(),
+                message: path.into(),
+                fields: Default::default(),
+                trace_id: IdClaim::Valid(trace_id),
+                span_id: IdClaim::Valid(span_id),
+                request_id: None,
+                raw: path.into(),
+                body: Value::Empty,
+                resource: Some(resource),
+                scope: Some(scope),
+            });
+        }
+    }
+
+    async fn export_forever(self: Arc<Self>, worker: usize, signal: Signal) {
+        let index = usize::from(signal == Signal::Logs);
+        let mut due = tokio::time::interval(self.behaviour.delay[index]);
+        loop {
+            due.tick().await;
+            let mut queues = self.queues.lock().unwrap();
+            let decoded = match signal {
+                Signal::Logs => Decoded::Logs(std::mem::take(&mut queues[worker].1)),
+                _ => Decoded::Spans(std::mem::take(&mut queues[worker].0)),
+            };
+            if !matches!(&decoded, Decoded::Spans(spans) if spans.is_empty())
+                && !matches!(&decoded, Decoded::Logs(records) if records.is_empty())
+            {
+                self.store.add_export(export(signal), decoded, Vec::new());
+            }
+        }
+    }
+}
+
+/// A site whose sandbox is a server in this process.
+#[derive(Debug)]
+struct Here(Behaviour);
+
+#[derive(Debug)]
+struct HereSandbox {
+    address: SocketAddr,
+    status: watch::Sender<Option<String>>,
+}
+
+#[async_trait]
+impl Site for Here {
+    async fn expose(&self, server: SocketAddr) -> Result<String, SiteError> {
+        Ok(server.to_string())
+    }
+
+    async fn free_port(&self) -> Result<u16, SiteError> {
+        Ok(0)
+    }
+
+    async fn launch(&self, _: Launch, store: Arc<Store>) -> Result<Box<dyn Sandbox>, SiteError> {
+        let workers = self.0.workers;
+        let service = Arc::new(Service {
+            behaviour: self.0.clone(),
+            next: AtomicUsize::new(0),
+            queues: Mutex::new(vec![Default::default(); workers]),
+            store,
+        });
+        for worker in 0..workers {
+            tokio::spawn(service.clone().export_forever(worker, Signal::Traces));
+            tokio::spawn(service.clone().export_forever(worker, Signal::Logs));
+        }
+        let answer = |State(service): State<Arc<Service>>, uri: axum::http::Uri, headers: HeaderMap| async move {
+            service.handle(uri.path(), &headers);
+            "ok"
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Router::new().fallback(answer).with_state(service);
+        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Ok(Box::new(HereSandbox { address, status: watch::Sender::new(None) }))
+    }
+}
+
+#[async_trait]
+impl Sandbox for HereSandbox {
+    fn what(&self) -> String {
+        "a server of the test".into()
+    }
+    fn address(&self) -> Option<SocketAddr> {
+        Some(self.address)
+    }
+    async fn freeze(&self) -> Result<(), SiteError> {
+        Ok(())
+    }
+    async fn thaw(&self) -> Result<(), SiteError> {
+        Ok(())
+    }
+    async fn exited(&self) -> String {
+        self.status.subscribe().wait_for(Option::is_some).await.unwrap().clone().unwrap()
+    }
+    fn has_exited(&self) -> Option<String> {
+        self.status.borrow().clone()
+    }
+    async fn stop(&self, _: UnixSignal, _: Duration) -> Exit {
+        self.kill().await;
+        Exit { status: "exit status: 0".into(), orderly: true }
+    }
+    async fn kill(&self) {
+        self.status.send_replace(Some("exit status: 0".into()));
+    }
+}
+
+async fn start(behaviour: Behaviour) -> Deployment {
+    let text = format!(
+        "[deployments.here]\nkind = \"process\"\ncommand = [\"x\"]\nready = {{ http = \"/healthcheck\" }}\nworkers = {}",
+        behaviour.workers
+    );
+    let config = Config::parse(&text, Path::new("/"), Path::new("tracegate.toml")).unwrap();
+    let (site, sink) = (Arc::new(Here(behaviour)), SocketAddr::from(([127, 0, 0, 1], 4318)));
+    let store = Arc::new(Store::default());
+    Deployment::start(&config.deployments["here"], vec!["x".into()], site, store, sink, &BTreeMap::new()).await.unwrap()
+}
+
+async fn send(deployment: &Deployment, form: ContextForm) -> Delivery {
+    let request = HttpRequest {
+        method: "GET".into(),
+        target: "/files/".into(),
+        headers: Vec::new(),
+        body: bytes::Bytes::new(),
+        caller: Caller::fresh(1, true),
+        form,
+    };
+    deployment.send(request).await.unwrap()
+}
+
+async fn settle(deployment: &Deployment, delivery: &Delivery, patience: Duration) -> Result<Proof, Incomplete> {
+    deployment.settle(delivery, Instant::now() + patience).await
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_fence_is_through_when_what_was_before_it_is_there() {
+    let deployment = start(Behaviour { logs: &["/files/", "/healthcheck"], ..Behaviour::default() }).await;
+    for _ in 0..5 {
+        let delivery = send(&deployment, ContextForm::Both).await;
+        let proof = settle(&deployment, &delivery, PATIENCE).await.unwrap();
+        let Proof::Fence { instances, logs, .. } = &proof else { panic!("{proof}") };
+        assert_eq!((instances.as_slice(), *logs), (&["worker-0".to_owned()][..], LogFence::CameBack));
+        assert_eq!(proof.to_string(), "complete: fence came through");
+        let trace_id = delivery.trace_id().unwrap();
+        deployment.store().look(|capture| {
+            assert_eq!(capture.spans_of(trace_id).count(), 1);
+            let own = |record: &&Arc<LogRecord>| record.trace_id == IdClaim::Valid(trace_id);
+            assert_eq!(capture.logs().iter().filter(own).count(), 1, "log records are exported later than spans here");
+        });
+    }
+}
+
+#[tokio::test]
+async fn the_fence_must_come_back_from_the_worker_that_answered() {
+    let deployment = start(Behaviour { workers: 3, instrumented: 3, ..Behaviour::default() }).await;
+    for _ in 0..4 {
+        let delivery = send(&deployment, ContextForm::Both).await;
+        let Proof::Fence { instances, .. } = settle(&deployment, &delivery, PATIENCE).await.unwrap() else { panic!() };
+        let spans = deployment.store().look(|capture| {
+            let spans = capture.spans_of(delivery.trace_id().unwrap());
+            spans.map(|span| span.resource.instance().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(spans.len(), 1);
+        assert!(instances.contains(&spans[0]), "{instances:?} {spans:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_without_instrumentation_leaves_no_proof_and_the_reason_counts_the_workers() {
+    let deployment = start(Behaviour { workers: 3, instrumented: 2, ..Behaviour::default() }).await;
+    // The readiness request was the first worker's, these are the second's and the third's.
+    let (seen, unseen) = (send(&deployment, ContextForm::Both).await, send(&deployment, ContextForm::Both).await);
+    assert!(settle(&deployment, &seen, PATIENCE).await.is_ok());
+    let incomplete = settle(&deployment, &unseen, Duration::from_millis(700)).await.unwrap_err();
+    assert!(incomplete.reason.contains("instances worker-0, worker-1; 3 workers are configured"), "{incomplete}");
+}
+
+#[tokio::test]
+async fn workers_that_do_not_name_themselves_cannot_be_told_apart_and_the_reason_says_so() {
+    let deployment = start(Behaviour { workers: 2, instrumented: 0, named: false, ..Behaviour::default() }).await;
+    let delivery = send(&deployment, ContextForm::Both).await;
+    let incomplete = settle(&deployment, &delivery, Duration::from_millis(300)).await.unwrap_err();
+    assert!(incomplete.reason.contains("no span of theirs arrived"), "{incomplete}");
+    let deployment = start(Behaviour { workers: 2, instrumented: 1, named: false, ..Behaviour::default() }).await;
+    let delivery = send(&deployment, ContextForm::Both).await;
+    let incomplete = settle(&deployment, &delivery, Duration::from_millis(300)).await.unwrap_err();
+    assert!(incomplete.reason.contains("service.instance.id"), "{incomplete}");
+}
+
+#[tokio::test]
+async fn a_service_that_carries_no_trace_on_is_fenced_by_its_user_agent() {
+    let deployment = start(Behaviour { propagates: false, ..Behaviour::default() }).await;
+    for form in [ContextForm::Both, ContextForm::Absent] {
+        let delivery = send(&deployment, form).await;
+        assert_eq!(delivery.trace_id().is_none(), form == ContextForm::Absent);
+        assert!(matches!(settle(&deployment, &delivery, PATIENCE).await, Ok(Proof::Fence { .. })));
+        let own = Value::from(delivery.user_agent.as_str());
+        let spans = deployment.store().look(|capture| {
+            let spans = capture.spans().iter();
+            spans.filter(|span| span.attributes.get("user_agent.original") == Some(&own)).count()
+        });
+        assert_eq!(spans, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_fence_target_that_writes_no_log_records_is_learnt_once_and_the_proof_says_what_it_covers() {
+    let deployment = start(Behaviour { logs: &["/files/"], ..Behaviour::default() }).await;
+    let mut took = Vec::new();
+    for _ in 0..2 {
+        let delivery = send(&deployment, ContextForm::Both).await;
+        let started = Instant::now();
+        let proof = settle(&deployment, &delivery, PATIENCE).await.unwrap();
+        took.push(started.elapsed());
+        assert!(matches!(proof, Proof::Fence { logs: LogFence::NotWritten, .. }), "{proof}");
+        assert!(proof.to_string().contains("spans only"));
+    }
+    assert!(took[1] < Duration::from_millis(1400), "{took:?}");
+    let silent = start(Behaviour::default()).await;
+    let delivery = send(&silent, ContextForm::Both).await;
+    let proof = settle(&silent, &delivery, PATIENCE).await.unwrap();
+    assert!(matches!(proof, Proof::Fence { logs: LogFence::NeverExported, .. }), "{proof}");
+}
+
+#[tokio::test]
+async fn the_harness_knows_its_own_traces_from_those_of_scenarios() {
+    let deployment = start(Behaviour::default()).await;
+    let delivery = send(&deployment, ContextForm::Both).await;
+    settle(&deployment, &delivery, PATIENCE).await.unwrap();
+    let own = deployment.own_traces();
+    let strangers = deployment.store().look(|capture| {
+        let spans = capture.spans().iter().map(|span| span.trace_id);
+        spans.filter(|trace_id| !own.contains(trace_id)).collect::<Vec<_>>()
+    });
+    assert_eq!(strangers, [delivery.trace_id().unwrap()]);
+}
+
+#[tokio::test]
+async fn what_has_exited_needs_no_fence() {
+    let deployment = start(Behaviour { instrumented: 0, ..Behaviour::default() }).await;
+    let delivery = send(&deployment, ContextForm::Both).await;
+    deployment.stop(UnixSignal::SIGTERM, PATIENCE).await;
+    let proof = settle(&deployment, &delivery, PATIENCE).await.unwrap();
+    assert_eq!(proof, Proof::Exited { status: "exit status: 0".into() });
+    let request = HttpRequest {
+        method: "GET".into(),
+        target: "/".into(),
+        headers: Vec::new(),
+        body: bytes::Bytes::new(),
+        caller: Caller::fresh(1, true),
+        form: ContextForm::Both,
+    };
+    let error = deployment.send(request).await.unwrap_err();
+    assert!(error.what.contains("has ended: exit status: 0"), "{error}");
+}
