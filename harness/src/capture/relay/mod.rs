@@ -35,6 +35,9 @@ pub use tunnel::Tunnel;
 /// Environment variable that gives a neighbour its token.
 pub const TOKEN_VARIABLE: &str = "TRACEGATE_RELAY_TOKEN";
 
+/// First words of the line that a neighbour prints once all its ports are open.
+pub const READY: &str = "tracegate relays";
+
 /// First word of a tunnel connection.
 const GREETING: &str = "tracegate-relay/1";
 
