@@ -2,4 +2,4 @@
 FROM scratch
 COPY tracegate /tracegate
 EXPOSE 4317 4318
-ENTRYPOINT ["/tracegate", "serve"]
+ENTRYPOINT ["/tracegate", "serve", "--host", "0.0.0.0"]

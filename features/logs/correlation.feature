@@ -10,7 +10,7 @@ Feature: Log lines lead to the span that they were written in
     Then the log line "Request details" has the fields
       | field                       | value            |
       | method                      | GET              |
-      | path                        | /files/          |
+      | path                        | "/files/"        |
       | query_params.directory_path | a                |
       | headers.accept              | text/x-tracegate |
       | service.name                | serverless-axum  |

@@ -6,8 +6,8 @@ Feature: Server metrics count what was asked
     Then the metric "http.server.request.duration" has a data point with the attributes
       | attribute                 | value   |
       | http.request.method       | GET     |
-      | http.route                | /files/ |
+      | http.route                | "/files/" |
       | http.response.status_code | 200     |
     And the metric "http.server.request.duration" counts 1 request with the attributes
       | attribute  | value   |
-      | http.route | /files/ |
+      | http.route | "/files/" |

@@ -33,7 +33,7 @@ Feature: Every route leaves one whole trace
     And the trace has a SERVER span "<method> <route>" with the attributes
       | attribute                 | value    |
       | http.request.method       | <method> |
-      | http.route                | <route>  |
+      | http.route                | "<route>" |
       | http.response.status_code | <status> |
     And the trace is whole
     And the request is correlated
@@ -53,8 +53,8 @@ Feature: Every route leaves one whole trace
     Then the trace has a SERVER span "GET /files/" with the attributes
       | attribute                 | value   |
       | http.request.method       | GET     |
-      | http.route                | /files/ |
-      | url.path                  | /files/ |
+      | http.route                | "/files/" |
+      | url.path                  | "/files/" |
       | http.response.status_code | 200     |
     And the span "/ListObjectsV2$/" is a child of the span "GET /files/"
 

@@ -98,6 +98,9 @@ pub struct Deployment {
     /// Command to run once before the first start, in `directory`.
     #[serde(default)]
     pub build: Vec<String>,
+    /// Program and arguments in front of what is run (process kinds): a tracer, a supervisor, `opentelemetry-instrument`.
+    #[serde(default)]
+    pub wrap: Vec<String>,
     /// Arguments behind the program of `cargo`, `binary` or `image`.
     #[serde(default)]
     pub args: Vec<String>,

@@ -13,9 +13,12 @@
 //! [`correlation`] and [`expectation`] are pure: no I/O, no clock.
 
 pub mod capture;
+pub mod cli;
 pub mod config;
 pub mod correlation;
 pub mod deployment;
 pub mod expectation;
+pub mod gherkin;
+pub mod report;
 pub mod stimulus;
 pub mod telemetry;

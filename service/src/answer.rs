@@ -13,7 +13,8 @@ use futures::FutureExt;
 
 use crate::errors;
 
-/// Adds `x-response-time: <milliseconds with 2 decimals> ms` and `content-length`.
+/// Adds `x-response-time: <milliseconds with 2 decimals> ms` and `content-length`, and writes
+/// `allow` as a list.
 pub async fn time(request: Request, next: Next) -> Response {
     let start = Instant::now();
     let mut response = next.run(request).await;
@@ -23,6 +24,15 @@ pub async fn time(request: Request, next: Next) -> Response {
         && !headers.contains_key(header::CONTENT_LENGTH)
     {
         headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    // The router writes the list without spaces.
+    let allow = headers
+        .get(header::ALLOW)
+        .and_then(|allow| allow.to_str().ok());
+    let allow =
+        allow.map(|allow| HeaderValue::from_str(&allow.split(',').collect::<Vec<_>>().join(", ")));
+    if let Some(Ok(allow)) = allow {
+        headers.insert(header::ALLOW, allow);
     }
     let milliseconds = start.elapsed().as_secs_f64() * 1000.0;
     if let Ok(time) = HeaderValue::from_str(&format!("{milliseconds:.2} ms")) {

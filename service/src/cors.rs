@@ -9,7 +9,9 @@ use axum::{
 
 use crate::AppState;
 
-const METHODS: [&str; 8] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY"];
+const METHODS: [&str; 8] = [
+    "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY",
+];
 const PREFLIGHT_VARY: &str = "Origin, Access-Control-Request-Method, \
                               Access-Control-Request-Headers, Access-Control-Request-Private-Network";
 
@@ -33,8 +35,13 @@ pub async fn cors(State(app): State<AppState>, request: Request, next: Next) -> 
 }
 
 fn allow(origins: &[String], origin: &HeaderValue, headers: &mut HeaderMap) -> bool {
-    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    let allowed = origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes());
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+        HeaderValue::from_static("true"),
+    );
+    let allowed = origins
+        .iter()
+        .any(|allowed| allowed.as_bytes() == origin.as_bytes());
     if allowed {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     }
@@ -49,7 +56,9 @@ fn preflight(
 ) -> Response {
     let mut headers = HeaderMap::new();
     let origin_allowed = allow(origins, origin, &mut headers);
-    let method_allowed = METHODS.iter().any(|allowed| allowed.as_bytes() == method.as_bytes());
+    let method_allowed = METHODS
+        .iter()
+        .any(|allowed| allowed.as_bytes() == method.as_bytes());
     let mut wrong = Vec::new();
     if !origin_allowed {
         wrong.push("origin");
@@ -63,12 +72,18 @@ fn preflight(
     if let Some(requested) = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, requested.clone());
     }
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers.insert(
+        header::ACCESS_CONTROL_MAX_AGE,
+        HeaderValue::from_static("600"),
+    );
     headers.insert(header::VARY, HeaderValue::from_static(PREFLIGHT_VARY));
     let (status, body) = if wrong.is_empty() {
         (StatusCode::OK, "OK".to_owned())
     } else {
-        (StatusCode::BAD_REQUEST, format!("Disallowed CORS {}", wrong.join(", ")))
+        (
+            StatusCode::BAD_REQUEST,
+            format!("Disallowed CORS {}", wrong.join(", ")),
+        )
     };
     headers.insert(header::CONTENT_LENGTH, body.len().into());
     (status, headers, body).into_response()

@@ -16,6 +16,8 @@ use crate::{AppState, errors::ApiError};
 
 /// Swagger UI's page that ends an OAuth2 log-in.
 pub const OAUTH2_REDIRECT: &str = "/docs/oauth2-redirect";
+/// The script of that page.
+pub const OAUTH2_REDIRECT_JS: &str = "/docs/oauth2-redirect.js";
 /// Swagger UI's style sheet.
 pub const SWAGGER_CSS: &str = "/docs/swagger-ui.css";
 /// Swagger UI.
@@ -30,9 +32,22 @@ pub fn router() -> Router<AppState> {
     Router::new()
         .route("/", get(swagger_ui))
         .route("/redoc", get(redoc))
-        .route(OAUTH2_REDIRECT, get(async || vendored("oauth2-redirect.html", "text/html")))
-        .route(SWAGGER_CSS, get(async || vendored("swagger-ui.css", "text/css")))
-        .route(SWAGGER_JS, get(async || vendored("swagger-ui-bundle.js", "text/javascript")))
+        .route(
+            OAUTH2_REDIRECT,
+            get(async || vendored("oauth2-redirect.html", "text/html")),
+        )
+        .route(
+            OAUTH2_REDIRECT_JS,
+            get(async || vendored("oauth2-redirect.js", "text/javascript")),
+        )
+        .route(
+            SWAGGER_CSS,
+            get(async || vendored("swagger-ui.css", "text/css")),
+        )
+        .route(
+            SWAGGER_JS,
+            get(async || vendored("swagger-ui-bundle.js", "text/javascript")),
+        )
         .route(REDOC_JS, get(async || file("text/javascript", REDOC)))
 }
 

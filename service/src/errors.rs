@@ -84,7 +84,10 @@ pub fn panicked(panic: &(dyn Any + Send)) -> Response {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "panic".to_owned());
-    internal(Failure { kind: "panic", message })
+    internal(Failure {
+        kind: "panic",
+        message,
+    })
 }
 
 /// The answer says nothing of the cause; the cause travels in the extensions.

@@ -88,7 +88,10 @@ impl ServerMetrics {
 /// The status is ERROR for 5xx only: a 4xx is the caller's mistake.
 pub async fn trace(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let exchange = Exchange::start(&app, &request);
-    let response = next.run(request).with_context(exchange.context.clone()).await;
+    let response = next
+        .run(request)
+        .with_context(exchange.context.clone())
+        .await;
     exchange.finish(&response);
     response
 }
@@ -113,7 +116,12 @@ pub fn host_and_port(request: &Request) -> Option<(String, Option<u16>)> {
         .headers()
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())
-        .or_else(|| request.uri().authority().map(|authority| authority.as_str()))?;
+        .or_else(|| {
+            request
+                .uri()
+                .authority()
+                .map(|authority| authority.as_str())
+        })?;
     let authority = host.parse::<http::uri::Authority>().ok()?;
     Some((authority.host().to_owned(), authority.port_u16()))
 }
@@ -153,7 +161,11 @@ fn client_address(request: &Request) -> Option<String> {
         .filter(|address| !address.is_empty());
     let extensions = request.extensions();
     forwarded
-        .or_else(|| extensions.get::<GatewayClient>().map(|client| client.0.clone()))
+        .or_else(|| {
+            extensions
+                .get::<GatewayClient>()
+                .map(|client| client.0.clone())
+        })
         .or_else(|| {
             extensions
                 .get::<ConnectInfo<SocketAddr>>()
@@ -162,7 +174,9 @@ fn client_address(request: &Request) -> Option<String> {
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
-    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    headers
+        .get(name)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// One request under way. Dropped before it is finished (the caller hung up), it still ends its
@@ -182,7 +196,10 @@ impl Exchange {
         let method = known_method(request.method());
         let scheme = scheme(request);
         let version = protocol_version(request.version());
-        let active = [KeyValue::new(HTTP_REQUEST_METHOD, method), KeyValue::new(URL_SCHEME, scheme)];
+        let active = [
+            KeyValue::new(HTTP_REQUEST_METHOD, method),
+            KeyValue::new(URL_SCHEME, scheme),
+        ];
         let measured = active
             .iter()
             .cloned()
@@ -204,10 +221,13 @@ impl Exchange {
             attributes.push(KeyValue::new(SERVER_ADDRESS, host));
             attributes.push(KeyValue::new(SERVER_PORT, i64::from(port)));
         }
-        attributes.extend(client_address(request).map(|address| KeyValue::new(CLIENT_ADDRESS, address)));
-        attributes.extend(text(request.headers(), header::USER_AGENT).map(|agent| {
-            KeyValue::new(USER_AGENT_ORIGINAL, redaction::text(&agent).into_owned())
-        }));
+        attributes
+            .extend(client_address(request).map(|address| KeyValue::new(CLIENT_ADDRESS, address)));
+        attributes.extend(
+            text(request.headers(), header::USER_AGENT).map(|agent| {
+                KeyValue::new(USER_AGENT_ORIGINAL, redaction::text(&agent).into_owned())
+            }),
+        );
         let span = SpanBuilder::from_name(span_name(method, None))
             .with_kind(SpanKind::Server)
             .with_attributes(attributes);
@@ -243,7 +263,8 @@ impl Exchange {
         }
         if status.is_server_error() {
             let failure = response.extensions().get::<Failure>();
-            let kind = failure.map_or_else(|| status.as_str().to_owned(), |failure| failure.kind.into());
+            let kind =
+                failure.map_or_else(|| status.as_str().to_owned(), |failure| failure.kind.into());
             let error_type = KeyValue::new(ERROR_TYPE, kind);
             span.set_attribute(error_type.clone());
             self.measured.push(error_type);
@@ -256,7 +277,9 @@ impl Exchange {
                     ],
                 );
             }
-            let message = failure.map(|failure| failure.message.clone()).unwrap_or_default();
+            let message = failure
+                .map(|failure| failure.message.clone())
+                .unwrap_or_default();
             span.set_status(Status::error(message));
         }
         if let Some(answered) = self.context.get::<Answered>() {
@@ -275,7 +298,9 @@ impl Drop for Exchange {
         }
         // Measured inside the span, so that an exemplar names this span and not the caller's.
         let _in_span = self.context.clone().attach();
-        self.metrics.duration.record(self.start.elapsed().as_secs_f64(), &self.measured);
+        self.metrics
+            .duration
+            .record(self.start.elapsed().as_secs_f64(), &self.measured);
         self.metrics.active.add(-1, &self.active);
         self.context.span().end();
     }

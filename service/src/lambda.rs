@@ -48,8 +48,16 @@ mod event;
 const MARGIN: Duration = Duration::from_millis(200);
 
 /// Characters that a gateway may leave in a path and that no URI has.
-const NOT_IN_A_PATH: &AsciiSet =
-    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
+const NOT_IN_A_PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}');
 
 /// Answers invocations until `stop` is ready.
 ///
@@ -101,7 +109,11 @@ fn to_http(request: lambda_http::Request) -> Request {
         _ => None,
     };
     let (mut parts, body) = request.into_parts();
-    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let query = parts
+        .uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     if let Ok(uri) = format!("{path}{query}").parse::<Uri>() {
         parts.uri = uri;
     }
@@ -165,7 +177,9 @@ where
             let result = running.with_context(context.clone()).await;
             end(&context, &answered, result.as_ref().err());
             drop(context);
-            let left = deadline.duration_since(SystemTime::now()).unwrap_or_default();
+            let left = deadline
+                .duration_since(SystemTime::now())
+                .unwrap_or_default();
             telemetry.flush(Some(left.saturating_sub(MARGIN))).await;
             result
         })
@@ -196,12 +210,30 @@ impl<S> Invocations<S> {
         ];
         // arn:aws:lambda:<region>:<account>:function:<name>
         let mut arn = runtime.invoked_function_arn.split(':').skip(3);
-        let region = arn.next().map(str::to_owned).or_else(|| self.function.region.clone());
+        let region = arn
+            .next()
+            .map(str::to_owned)
+            .or_else(|| self.function.region.clone());
         attributes.extend(region.map(|region| KeyValue::new(CLOUD_REGION, region)));
-        attributes.extend(arn.next().map(|account| KeyValue::new(CLOUD_ACCOUNT_ID, account.to_owned())));
-        attributes.extend(event.method.clone().map(|method| KeyValue::new(HTTP_REQUEST_METHOD, method)));
-        attributes.extend(event.route.clone().map(|route| KeyValue::new(HTTP_ROUTE, route)));
-        let name = event.span_name().unwrap_or_else(|| self.function.name.clone());
+        attributes.extend(
+            arn.next()
+                .map(|account| KeyValue::new(CLOUD_ACCOUNT_ID, account.to_owned())),
+        );
+        attributes.extend(
+            event
+                .method
+                .clone()
+                .map(|method| KeyValue::new(HTTP_REQUEST_METHOD, method)),
+        );
+        attributes.extend(
+            event
+                .route
+                .clone()
+                .map(|route| KeyValue::new(HTTP_ROUTE, route)),
+        );
+        let name = event
+            .span_name()
+            .unwrap_or_else(|| self.function.name.clone());
         let span = SpanBuilder::from_name(name)
             .with_kind(SpanKind::Server)
             .with_attributes(attributes);
@@ -214,7 +246,10 @@ fn end(context: &Context, answered: &Answered, error: Option<&lambda_http::Error
     let span = context.span();
     match (answered.status(), error) {
         (Some(status), None) => {
-            span.set_attribute(KeyValue::new(HTTP_RESPONSE_STATUS_CODE, i64::from(status.as_u16())));
+            span.set_attribute(KeyValue::new(
+                HTTP_RESPONSE_STATUS_CODE,
+                i64::from(status.as_u16()),
+            ));
             if status.is_server_error() {
                 span.set_attribute(KeyValue::new(ERROR_TYPE, status.as_str().to_owned()));
                 span.set_status(Status::error(""));

@@ -62,7 +62,9 @@ async fn run(settings: &Settings, workers: u16) -> Result<(), Box<dyn Error>> {
     let result = match &settings.lambda {
         Some(function) => {
             let app = app(AppState::new(settings, telemetry.clone())?);
-            lambda::run(app, &telemetry, function, server::stop_signal()?).await.map_err(|error| error as Box<dyn Error>)
+            lambda::run(app, &telemetry, function, server::stop_signal()?)
+                .await
+                .map_err(|error| error as Box<dyn Error>)
         }
         None => serve(settings, &telemetry, is_worker).await,
     };
@@ -103,11 +105,21 @@ async fn supervise(settings: &Settings, count: usize) -> Result<(), Box<dyn Erro
         metrics: None,
         ..settings.telemetry.clone()
     };
-    let telemetry =
-        Telemetry::start(&quiet, settings.log_level, resource::of_this_process(settings))?;
+    let telemetry = Telemetry::start(
+        &quiet,
+        settings.log_level,
+        resource::of_this_process(settings),
+    )?;
     LibraryEvents::new(telemetry.logger().clone()).install(settings.library_filter.as_deref());
     let stop = server::stop_signal()?;
     let listener = server::bind(settings)?;
-    workers::run(&listener, count, &telemetry, settings.shutdown_timeout, stop).await?;
+    workers::run(
+        &listener,
+        count,
+        &telemetry,
+        settings.shutdown_timeout,
+        stop,
+    )
+    .await?;
     Ok(())
 }

@@ -115,7 +115,11 @@ pub fn text(raw: &str) -> Cow<'_, str> {
         .split(' ')
         .map(|word| {
             let is_url = word.contains("://") || word.starts_with(['/', '?']);
-            if is_url { Cow::Owned(url(word)) } else { Cow::Borrowed(word) }
+            if is_url {
+                Cow::Owned(url(word))
+            } else {
+                Cow::Borrowed(word)
+            }
         })
         .collect::<Vec<_>>();
     Cow::Owned(words.join(" "))
@@ -190,7 +194,11 @@ pub fn body(value: Value) -> Value {
             entries
                 .into_iter()
                 .map(|(key, value)| {
-                    let value = if is_secret_name(&key) { REDACTED.into() } else { body(value) };
+                    let value = if is_secret_name(&key) {
+                        REDACTED.into()
+                    } else {
+                        body(value)
+                    };
                     (key, value)
                 })
                 .collect(),
@@ -211,8 +219,14 @@ mod tests {
     fn secret_headers_lose_their_values_and_others_keep_them() {
         let mut map = HeaderMap::new();
         for name in HEADERS {
-            map.append(HeaderName::from_static(name), HeaderValue::from_static("s3cret"));
-            map.append(HeaderName::from_static(name), HeaderValue::from_static("s3cret"));
+            map.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static("s3cret"),
+            );
+            map.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static("s3cret"),
+            );
         }
         map.insert("accept", HeaderValue::from_static("application/json,*/*"));
         let logged = headers(&map);
@@ -263,7 +277,10 @@ mod tests {
         let mut map = HeaderMap::new();
         let referer = "https://user:pw@host/path?a=1&token=s3cret#access_token=s3cret";
         map.insert("referer", HeaderValue::from_static(referer));
-        map.insert("x-original-uri", HeaderValue::from_static("/files/?sig=s3cret"));
+        map.insert(
+            "x-original-uri",
+            HeaderValue::from_static("/files/?sig=s3cret"),
+        );
         let logged = headers(&map);
         assert_eq!(
             logged["referer"],

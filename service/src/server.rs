@@ -10,18 +10,37 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{fields, settings::Settings, telemetry::{Telemetry, logs::Fields}};
+use crate::{
+    fields,
+    settings::Settings,
+    telemetry::{Telemetry, logs::Fields},
+};
 
 const TARGET: &str = "serverless_axum::server";
+
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    /// Where it should listen.
+    pub address: SocketAddr,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
 
 /// Binds the address of the settings.
 ///
 /// # Errors
 /// When the port is taken or the address is not this machine's.
-pub fn bind(settings: &Settings) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind((settings.host, settings.port))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+pub fn bind(settings: &Settings) -> Result<std::net::TcpListener, BindError> {
+    let address = SocketAddr::from((settings.host, settings.port));
+    let bind = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| BindError { address, source })
 }
 
 /// Serves until `stop` is ready; requests under way then get `patience` to finish.
@@ -55,7 +74,9 @@ pub async fn serve(
     match select(server, stop).await {
         Either::Left((result, _)) => result,
         Either::Right((reason, server)) => {
-            telemetry.logger().info(TARGET, "Stopping", fields! { "reason": reason });
+            telemetry
+                .logger()
+                .info(TARGET, "Stopping", fields! { "reason": reason });
             drop(stopping);
             match tokio::time::timeout(patience, server).await {
                 Ok(result) => result,

@@ -35,7 +35,10 @@ impl Environment {
 
     /// The value of a variable; `None` if it is not set or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// Whether any variable whose name begins so is set.
@@ -86,11 +89,17 @@ pub struct SettingsError {
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} wrong in the settings:", match self.problems.len() {
-            1 => "1 thing is".to_owned(),
-            n => format!("{n} things are"),
-        })?;
-        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+        write!(
+            f,
+            "{} wrong in the settings:",
+            match self.problems.len() {
+                1 => "1 thing is".to_owned(),
+                n => format!("{n} things are"),
+            }
+        )?;
+        self.problems
+            .iter()
+            .try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 
@@ -208,8 +217,13 @@ fn parsed<T: std::str::FromStr>(
 }
 
 fn root_path(env: &Environment, problems: &mut Problems) -> String {
-    let path = env.get("ROOT_PATH").unwrap_or_default().trim_end_matches('/');
-    let is_path = path.parse::<http::Uri>().is_ok_and(|uri| uri.path() == path);
+    let path = env
+        .get("ROOT_PATH")
+        .unwrap_or_default()
+        .trim_end_matches('/');
+    let is_path = path
+        .parse::<http::Uri>()
+        .is_ok_and(|uri| uri.path() == path);
     if !path.is_empty() && !(path.starts_with('/') && is_path) {
         problems.add("ROOT_PATH", format!("`{path}` is no path beginning with /"));
     }
@@ -217,8 +231,13 @@ fn root_path(env: &Environment, problems: &mut Problems) -> String {
 }
 
 fn cors_origins(env: &Environment, problems: &mut Problems) -> Vec<String> {
-    let port = parsed(env, "FRONTEND_DEV_PORT", "no port from 1 to 65535", problems)
-        .map_or(3000, std::num::NonZeroU16::get);
+    let port = parsed(
+        env,
+        "FRONTEND_DEV_PORT",
+        "no port from 1 to 65535",
+        problems,
+    )
+    .map_or(3000, std::num::NonZeroU16::get);
     let mut origins = vec![format!("http://localhost:{port}")];
     if let Some(origin) = env.get("FRONTEND_CORS_URL") {
         match Url::parse(origin) {
@@ -259,21 +278,32 @@ fn storage(env: &Environment, problems: &mut Problems) -> StorageSettings {
         };
     };
     if directory.is_some() {
-        problems.add("FILES_DIRECTORY", "is set, and S3_BUCKET_NAME is too: files live in one place");
+        problems.add(
+            "FILES_DIRECTORY",
+            "is set, and S3_BUCKET_NAME is too: files live in one place",
+        );
     }
     let is_name = (3..=63).contains(&bucket.len())
-        && bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        && bucket
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if !is_name {
         problems.add("S3_BUCKET_NAME", format!("`{bucket}` is no bucket name"));
     }
-    let prefix = env.get("S3_OBJECT_PREFIX").unwrap_or_default().trim_matches('/');
+    let prefix = env
+        .get("S3_OBJECT_PREFIX")
+        .unwrap_or_default()
+        .trim_matches('/');
     if object_store::path::Path::parse(prefix).is_err() {
         problems.add("S3_OBJECT_PREFIX", format!("`{prefix}` is no object key"));
     }
     if let Some(endpoint) = env.get("AWS_ENDPOINT_URL")
         && !Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
     {
-        problems.add("AWS_ENDPOINT_URL", format!("`{endpoint}` is no http:// or https:// URL"));
+        problems.add(
+            "AWS_ENDPOINT_URL",
+            format!("`{endpoint}` is no http:// or https:// URL"),
+        );
     }
     StorageSettings::S3 {
         bucket: bucket.to_owned(),
@@ -353,7 +383,10 @@ mod tests {
             ("AWS_REGION", "us-west-2"),
         ]);
         assert_eq!(settings.root_path, "/prod");
-        assert_eq!(settings.cors_origins, ["http://localhost:3001", "https://frontend.example"]);
+        assert_eq!(
+            settings.cors_origins,
+            ["http://localhost:3001", "https://frontend.example"]
+        );
         assert_eq!(settings.port, 0);
         assert_eq!(
             settings.storage,
@@ -367,7 +400,10 @@ mod tests {
 
     #[test]
     fn an_empty_variable_counts_as_not_set() {
-        assert_eq!(accepted(&[("DEV_PORT", ""), ("S3_BUCKET_NAME", "")]).port, 8000);
+        assert_eq!(
+            accepted(&[("DEV_PORT", ""), ("S3_BUCKET_NAME", "")]).port,
+            8000
+        );
     }
 
     #[test]
@@ -387,7 +423,10 @@ mod tests {
             ("AWS_ENDPOINT_URL", "s3"),
             ("OTEL_PROPAGATORS", "b3"),
         ]);
-        let names: Vec<_> = problems.iter().filter_map(|line| line.split(':').next()).collect();
+        let names: Vec<_> = problems
+            .iter()
+            .filter_map(|line| line.split(':').next())
+            .collect();
         for name in [
             "ROOT_PATH",
             "FRONTEND_CORS_URL",
@@ -421,12 +460,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_str().unwrap();
         assert_eq!(problems(&[("FILES_DIRECTORY", path)]), Vec::<String>::new());
-        assert_eq!(problems(&[("FILES_DIRECTORY", &format!("{path}/none"))]).len(), 1);
+        assert_eq!(
+            problems(&[("FILES_DIRECTORY", &format!("{path}/none"))]).len(),
+            1
+        );
     }
 
     #[test]
     fn a_lambda_function_needs_lambdas_variables() {
-        assert_eq!(problems(&[("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")]).len(), 3);
+        assert_eq!(
+            problems(&[("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")]).len(),
+            3
+        );
         let function = accepted(&[
             ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1"),
             ("AWS_LAMBDA_FUNCTION_NAME", "files"),
@@ -440,7 +485,12 @@ mod tests {
 
     #[test]
     fn the_message_lists_all_problems() {
-        let error = SettingsError { problems: vec!["A: x".into(), "B: y".into()] };
-        assert_eq!(error.to_string(), "2 things are wrong in the settings:\n  A: x\n  B: y");
+        let error = SettingsError {
+            problems: vec!["A: x".into(), "B: y".into()],
+        };
+        assert_eq!(
+            error.to_string(),
+            "2 things are wrong in the settings:\n  A: x\n  B: y"
+        );
     }
 }

@@ -133,7 +133,10 @@ pub async fn run(
     signal_all(&pids, Signal::SIGTERM);
     // Longer than the workers' own patience, which they need for requests and then for telemetry.
     let all_gone = async { while running.next().await.is_some() {} };
-    if tokio::time::timeout(patience * 2 + Duration::from_secs(5), all_gone).await.is_err() {
+    if tokio::time::timeout(patience * 2 + Duration::from_secs(5), all_gone)
+        .await
+        .is_err()
+    {
         signal_all(&pids, Signal::SIGKILL);
         while running.next().await.is_some() {}
     }
@@ -173,7 +176,11 @@ impl Worker {
         let stdin = self.child.stdin.take();
         let status = self.child.wait().await;
         drop(stdin);
-        Dead { number: self.number, pid: self.pid, status }
+        Dead {
+            number: self.number,
+            pid: self.pid,
+            status,
+        }
     }
 }
 

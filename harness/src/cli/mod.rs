@@ -1,6 +1,7 @@
 //! The command line: parse, run, exit.
 
 mod run;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::report::Exit;
 
 pub use run::RunArguments;
+pub use serve::ServeArgs;
 
 /// A regression gate for telemetry.
 #[derive(Debug, Parser)]
@@ -22,6 +24,8 @@ struct Arguments {
 enum Command {
     /// Run the scenarios on the deployments of tracegate.toml
     Run(RunArguments),
+    /// Receive OTLP from anybody and print what comes
+    Serve(ServeArgs),
     /// Print every step with an example, in Markdown
     Steps,
 }
@@ -40,6 +44,7 @@ pub fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Run(arguments) => arguments.run(),
+        Command::Serve(arguments) => serve::main(arguments),
         Command::Steps => {
             print!("{}", crate::gherkin::reference());
             Ok(Exit::Passed)

@@ -7,7 +7,7 @@ use miette::{IntoDiagnostic, WrapErr};
 
 use crate::{
     config::Config,
-    deployment::{container, instance::Workshop},
+    deployment::{assembly::Workshop, container},
     gherkin::{self, Plan},
     report::{Event, Exit, Reporter, Summary, Terminal, junit},
 };
@@ -43,18 +43,15 @@ pub type Ended = Result<Exit, (Exit, miette::Report)>;
 impl RunArguments {
     /// Runs the scenarios and tells the terminal.
     pub fn run(self) -> Ended {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .into_diagnostic()
-            .map_err(|report| (Exit::Environment, report))?;
+        let runtime = runtime()?;
         let tracegate = std::env::current_exe()
             .into_diagnostic()
             .wrap_err("cannot tell which file this program is")
             .map_err(|report| (Exit::Environment, report))?;
+        let mut terminal = Terminal::stdout();
         let ended = runtime.block_on(async {
             tokio::select! {
-                ended = self.run_with(tracegate, None, &mut Terminal::stdout()) => ended,
+                ended = self.run_with(tracegate, None, &mut terminal) => ended,
                 signal = interrupted() => {
                     Err((Exit::Environment, miette::miette!("interrupted by {signal}; what had been started was ended")))
                 }
@@ -138,6 +135,12 @@ impl RunArguments {
         reporter.tell(&Event::Finished(summary.clone()));
         Ok(summary)
     }
+}
+
+/// The runtime that a command runs on.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, (Exit, miette::Report)> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    built.into_diagnostic().map_err(|report| (Exit::Environment, report))
 }
 
 async fn interrupted() -> &'static str {

@@ -14,6 +14,7 @@ use crate::{
         relay::{Neighbour, READY, TOKEN_VARIABLE},
         sink::{Receiver, Sink},
     },
+    report::Exit,
     telemetry::{LogRecord, Metric, Span, StatusCode},
 };
 
@@ -59,6 +60,13 @@ pub enum ServeError {
     /// Signals cannot be handled here.
     #[error("cannot wait for SIGTERM and SIGINT")]
     Signals(#[source] io::Error),
+}
+
+/// `tracegate serve` from start to exit.
+pub(super) fn main(args: ServeArgs) -> super::run::Ended {
+    let runtime = super::run::runtime()?;
+    runtime.block_on(run(args)).map_err(|error| (Exit::Environment, error.into()))?;
+    Ok(Exit::Passed)
 }
 
 /// Serves until SIGTERM or SIGINT, and then finishes what it is answering.

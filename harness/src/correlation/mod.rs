@@ -1,1 +1,23 @@
 //! Which spans and log records belong to a stimulus, and whether they hang together.
+//!
+//! | file | what it answers |
+//! | --- | --- |
+//! | [`request`] | which spans and records are those of one request, even when many share a trace id |
+//! | [`trace`] | the spans of a request as a tree, its orphans and its duplicates |
+//! | [`logs`] | whether one record is correlated: the five conditions |
+//! | [`copies`] | whether the line and the OTLP copy of a record name the same ids |
+//! | [`xray`] | trace ids and contexts as X-Ray and W3C write them |
+
+pub mod copies;
+pub mod logs;
+pub mod request;
+pub mod trace;
+
+pub use crate::telemetry::xray;
+pub use copies::{Copies, compare_copies};
+pub use logs::{Uncorrelated, correlated};
+pub use request::{FoundBy, Options, RequestEvidence, Stranger, request};
+pub use trace::{Duplicate, Node, Orphan, Row, Trace};
+
+#[cfg(test)]
+pub(crate) mod samples;

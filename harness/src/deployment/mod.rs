@@ -5,17 +5,17 @@
 //! ([`lambda`]), on either site. A [`Deployment`] is one of the two, running, and what scenarios talk to.
 
 pub mod artifact;
+pub mod assembly;
 pub mod container;
 pub mod lambda;
 pub mod process;
+pub mod upstream;
 
 mod fence;
 mod instance;
-mod lines;
 mod proof;
 mod service;
 mod site;
-pub mod upstream;
 
 pub use instance::Deployment;
 pub use proof::{Incomplete, LogFence, Proof};

@@ -27,6 +27,8 @@ pub enum Proof {
         /// What the fence says about OTLP log records.
         logs: LogFence,
     },
+    /// The gateway answered by itself, so nothing was invoked that could send anything.
+    NotInvoked,
     /// Nothing came for this long. The weakest: it proves nothing about a slower exporter.
     Quiet(Duration),
 }
@@ -57,6 +59,7 @@ impl fmt::Display for Proof {
                     LogFence::NotWritten => write!(f, " (spans only: its target writes no OTLP log records)"),
                 }
             }
+            Self::NotInvoked => write!(f, "complete: the gateway invoked nothing"),
             Self::Quiet(window) => write!(f, "nothing for {window:?} (no proof)"),
         }
     }

@@ -1,1 +1,30 @@
 //! What a scenario expects of spans, log records and metrics, and what differs when it is not met.
+//!
+//! Every matcher answers with *all* that differs and with the candidates that came nearest, never with the first
+//! difference alone.
+//!
+//! | file | what it matches |
+//! | --- | --- |
+//! | [`value`] | one value of an attribute or a field, with its type |
+//! | [`span`] | spans by kind, name, status and attributes |
+//! | [`shape`] | the whole tree of a request |
+//! | [`log`] | log records by message, level, fields and origin |
+//! | [`metric`] | metrics and what their points amount to |
+//! | [`secret`] | planted values that must be nowhere |
+//! | [`mismatch`] | what differs, as a person reads it |
+
+pub mod log;
+pub mod metric;
+pub mod mismatch;
+pub mod secret;
+pub mod shape;
+pub mod span;
+pub mod value;
+
+pub use log::LogMatcher;
+pub use metric::{MetricMatcher, MetricShape, MetricTotal};
+pub use mismatch::{Candidate, Difference, NoMatch};
+pub use secret::{Canary, Leak, SecretForm, find_secrets};
+pub use shape::{Shape, ShapeError, ShapeMismatch};
+pub use span::SpanMatcher;
+pub use value::{MatcherError, TextMatcher, ValueMatcher};

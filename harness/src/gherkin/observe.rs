@@ -13,18 +13,26 @@ use crate::{
     capture::{Capture, Mark},
     correlation::{FoundBy, Options, RequestEvidence, request},
     report::Problem,
+    stimulus::Delivery,
 };
+
+/// One request with what came of it.
+pub(super) struct Seen<'a> {
+    pub evidence: RequestEvidence,
+    pub delivery: &'a Delivery,
+    pub capture: &'a Capture,
+}
 
 impl Scene {
     /// Waits until `judge` accepts what came of the last request. Refused as soon as it is proven that nothing more will
     /// come, or when `patience` is over; the message is that of the last look.
-    pub async fn eventually(&mut self, judge: impl Fn(&RequestEvidence, &Capture) -> Result<(), String>) -> StepResult {
+    pub async fn eventually(&mut self, judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let at = self.last_index()?;
         let deadline = Instant::now() + self.stage.spec.patience;
         let accepted = {
             let sent = &self.sent[at];
             let store = self.instance.store();
-            let look = |capture: &Capture| judge(&self.evidence(capture, sent), capture).ok();
+            let look = |capture: &Capture| judge(&self.seen(capture, sent)).ok();
             tokio::select! {
                 biased;
                 found = store.until(deadline, look) => found.is_some(),
@@ -38,24 +46,37 @@ impl Scene {
         let proven = self.settle(at, deadline).await;
         let sent = &self.sent[at];
         self.instance.store().look(|capture| {
-            let evidence = self.evidence(capture, sent);
-            let Err(message) = judge(&evidence, capture) else { return Ok(()) };
+            let seen = self.seen(capture, sent);
+            let Err(message) = judge(&seen) else { return Ok(()) };
             let complete = match &proven {
                 Ok(()) => sent.settled.as_ref().map_or_else(String::new, |(proof, _)| proof.clone()),
                 Err(problem) => problem.message.clone(),
             };
-            Err(Problem::failed(format!("{message}\n{}", self.context(&evidence, sent, &complete))))
+            Err(Problem::failed(format!("{message}\n{}", self.context(&seen, &complete))))
+        })
+    }
+
+    /// Waits until `judge` accepts what was captured at all, or `patience` is over: for what no fence can prove.
+    pub async fn in_time(&self, judge: impl Fn(&Capture) -> Result<(), String>) -> StepResult {
+        self.last()?;
+        let patience = self.stage.spec.patience;
+        let store = self.instance.store();
+        if store.until(Instant::now() + patience, |capture| judge(capture).ok()).await.is_some() {
+            return Ok(());
+        }
+        store.look(&judge).map_err(|message| {
+            Problem::failed(format!("{message}\nwaited     {patience:?} on {}", self.stage.spec.name))
         })
     }
 
     /// Judges the last request once it is proven that nothing more will come.
-    pub async fn finally(&mut self, judge: impl Fn(&RequestEvidence, &Capture) -> Result<(), String>) -> StepResult {
+    pub async fn finally(&mut self, judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let at = self.last_index()?;
         self.judge_settled(&[at], judge).await
     }
 
     /// Judges every request of the scenario once it is proven that nothing more will come.
-    pub async fn finally_each(&mut self, judge: impl Fn(&RequestEvidence, &Capture) -> Result<(), String>) -> StepResult {
+    pub async fn finally_each(&mut self, judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         self.last_index()?;
         let all: Vec<usize> = (0..self.sent.len()).collect();
         self.judge_settled(&all, judge).await
@@ -64,10 +85,11 @@ impl Scene {
     async fn judge_settled(
         &mut self,
         which: &[usize],
-        judge: impl Fn(&RequestEvidence, &Capture) -> Result<(), String>,
+        judge: impl Fn(&Seen<'_>) -> Result<(), String>,
     ) -> StepResult {
         let deadline = Instant::now() + self.stage.spec.patience;
-        for &at in which {
+        // A fence for one request proves nothing for those that came after it, so the last one goes first.
+        for &at in which.iter().rev() {
             if let Err(unproven) = self.settle(at, deadline).await {
                 // What is wrong already stays wrong, whatever may still come, unless something is merely missing; so
                 // nothing at all from the deployment is a failure of the service, and anything else an open question.
@@ -83,10 +105,10 @@ impl Scene {
         for &at in which {
             let sent = &self.sent[at];
             store.look(|capture| {
-                let evidence = self.evidence(capture, sent);
-                judge(&evidence, capture).map_err(|message| {
+                let seen = self.seen(capture, sent);
+                judge(&seen).map_err(|message| {
                     let proof = sent.settled.as_ref().map_or("", |(proof, _)| proof);
-                    Problem::failed(format!("{message}\n{}", self.context(&evidence, sent, proof)))
+                    Problem::failed(format!("{message}\n{}", self.context(&seen, proof)))
                 })
             })?;
         }
@@ -97,10 +119,62 @@ impl Scene {
     pub fn evidence(&self, capture: &Capture, sent: &Sent) -> RequestEvidence {
         let options = Options {
             window_end: sent.settled.as_ref().map(|(_, end)| *end),
-            exclusive: self.is_alone() && self.sent.len() == 1,
+            exclusive: self.is_alone() && !self.sent.iter().any(|other| overlaps(&sent.delivery, &other.delivery)),
             ignore: &self.stage.ignore,
         };
         request(capture, &sent.delivery, options)
+    }
+
+    /// Thaws a function once more and looks for what came only then.
+    pub async fn nothing_after_the_freeze(&mut self) -> StepResult {
+        let at = self.last_index()?;
+        let patience = self.stage.spec.patience;
+        let Some(invocation) = self.sent[at].delivery.invocation.clone() else {
+            return Err(Problem::errored("this deployment is no function, so nothing freezes"));
+        };
+        self.settle(at, Instant::now() + patience).await?;
+        let again = self.draft.request("GET", &self.sent[at].delivery.target, bytes::Bytes::new());
+        let thawed = self.instance.send(again).await.map_err(|error| Problem::from_error(&error))?;
+        let proof = self.instance.settle(&thawed, Instant::now() + patience).await;
+        proof.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))?;
+        let sent = &self.sent[at];
+        self.instance.store().look(|capture| {
+            let froze = capture.lifecycle().iter().find(|entry| {
+                matches!(&entry.mark, Mark::Frozen { request_id: Some(id) } if *id == invocation.request_id)
+            });
+            let Some(froze) = froze.map(|entry| entry.arrival.seq) else {
+                return Err(Problem::errored("the environment did not freeze after the invocation"));
+            };
+            let seen = self.seen(capture, sent);
+            let evidence = &seen.evidence;
+            let mut lost: Vec<String> = evidence
+                .trace
+                .spans()
+                .filter(|span| span.arrival.seq > froze)
+                .map(|span| format!("late       {} {:?} came only after the freeze", span.kind, span.name))
+                .collect();
+            let records = evidence.logs.iter().filter(|record| record.arrival.seq > froze);
+            lost.extend(records.map(|record| format!("late       {} {:?} came only after the freeze", record.origin, record.message)));
+            for record in &evidence.logs {
+                let named = record.trace_id.valid().zip(record.span_id.valid());
+                let missing = named.filter(|(trace, span)| evidence.sampled() && capture.span(*trace, *span).is_none());
+                if let Some((_, span)) = missing {
+                    lost.push(format!("lost       the span {span} that {:?} names never came: lost at the freeze", record.message));
+                }
+            }
+            if evidence.sampled() && evidence.trace.is_empty() {
+                lost.push("lost       no span of the invocation came before the freeze or after it".into());
+            }
+            if lost.is_empty() {
+                return Ok(());
+            }
+            let proof = sent.settled.as_ref().map_or("", |(proof, _)| proof);
+            Err(Problem::failed(format!("{}\n{}", lost.join("\n"), self.context(&seen, proof))))
+        })
+    }
+
+    fn seen<'a>(&self, capture: &'a Capture, sent: &'a Sent) -> Seen<'a> {
+        Seen { evidence: self.evidence(capture, sent), delivery: &sent.delivery, capture }
     }
 
     fn last_index(&self) -> Result<usize, Problem> {
@@ -129,7 +203,8 @@ impl Scene {
     }
 
     /// What a failure says besides the mismatch: which trace, which deployment, what the verdict rests on, what came.
-    fn context(&self, evidence: &RequestEvidence, sent: &Sent, complete: &str) -> String {
+    fn context(&self, seen: &Seen<'_>, complete: &str) -> String {
+        let Seen { evidence, delivery, .. } = seen;
         let spec = &self.stage.spec;
         let mut text = String::new();
         let trace = match (evidence.trace_id(), evidence.caller) {
@@ -137,7 +212,7 @@ impl Scene {
             (None, Some(caller)) => format!("{} (the caller's; no span of it)", caller.trace_id),
             (None, None) => "none".to_owned(),
         };
-        let start = match &sent.delivery.invocation {
+        let start = match &delivery.invocation {
             Some(invocation) if invocation.cold_start => ", cold start",
             Some(_) => ", warm",
             None => "",
@@ -146,15 +221,15 @@ impl Scene {
         if !complete.is_empty() {
             let _ = write!(text, " · {}", complete.trim_start_matches("unproven   "));
         }
-        let took = sent.delivery.answered.unix_nano.saturating_sub(sent.delivery.sent.unix_nano);
+        let took = delivery.answered.unix_nano.saturating_sub(delivery.sent.unix_nano);
         let _ = write!(
             text,
             "\nreceived   {} spans, {} log records; {} {} answered {} in {} ms",
             evidence.trace.len(),
             evidence.logs.len(),
-            sent.delivery.method,
-            sent.delivery.target,
-            sent.delivery.response.status,
+            delivery.method,
+            delivery.target,
+            delivery.response.status,
             took / 1_000_000
         );
         if !evidence.trace.is_empty() {
@@ -174,6 +249,11 @@ impl Scene {
         }
         text
     }
+}
+
+/// Whether two different requests of a scenario were under way at the same time.
+fn overlaps(one: &Delivery, other: &Delivery) -> bool {
+    one.mark != other.mark && one.sent.seq < other.answered.seq && other.sent.seq < one.answered.seq
 }
 
 /// The last stamp that belongs to a request: where its environment froze, else where something else was sent, else what

@@ -92,11 +92,6 @@ impl Arguments {
         let order = order.filter(|_| header.len() == columns.len()).ok_or_else(needs)?;
         Ok(rows.iter().map(|row| order.iter().map(|&at| row[at].clone()).collect()).collect())
     }
-
-    /// The step as it stands in the feature file.
-    pub fn step(&self) -> &Step {
-        &self.step
-    }
 }
 
 /// The outcome of one step.

@@ -54,6 +54,8 @@ pub struct Plan {
 pub(super) struct Stage {
     pub spec: config::Deployment,
     pub output: PathBuf,
+    /// Folder of the configuration.
+    pub root: PathBuf,
     workshop: Workshop,
     shared: OnceCell<Result<Arc<Instance>, Problem>>,
     pub gate: Arc<RwLock<()>>,
@@ -108,6 +110,7 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
         let stage = Rc::new(Stage {
             spec: spec.clone(),
             output: output.clone(),
+            root: config.root.clone(),
             workshop: plan.workshop.clone(),
             shared: OnceCell::new(),
             gate: Arc::default(),
@@ -174,7 +177,9 @@ async fn play(stage: Rc<Stage>, features: Vec<gherkin::Feature>, jobs: usize) {
         .before(move |feature, rule, scenario, world| {
             let stage = entering.clone();
             let need = need(feature, rule, scenario);
-            Box::pin(async move { world.enter(stage, need).await })
+            let file = feature.path.clone().unwrap_or_default();
+            let file = file.canonicalize().unwrap_or(file);
+            Box::pin(async move { world.enter(stage, file, need).await })
         })
         .after(move |feature, _rule, scenario, finished, world| {
             let stage = stage.clone();

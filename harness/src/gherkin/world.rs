@@ -17,6 +17,7 @@ use crate::{
     deployment::assembly::Instance,
     report::{Problem, Verdict},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest},
+    telemetry::TraceId,
 };
 
 /// The state of one scenario.
@@ -48,6 +49,8 @@ enum Hold {
 pub(super) struct Scene {
     pub stage: Rc<Stage>,
     pub instance: Arc<Instance>,
+    /// The feature file, absolute.
+    pub feature: PathBuf,
     /// What the Given steps said of the stimuli to come.
     pub draft: Draft,
     /// What was sent, in order.
@@ -62,8 +65,17 @@ pub(super) struct Scene {
 #[derive(Debug, Clone)]
 pub(super) struct Sent {
     pub delivery: Delivery,
+    /// The trace in the X-Amzn-Trace-Id header of a literal event.
+    pub event_root: Option<TraceId>,
     /// Why nothing more will come, once that was proven, with the last stamp that belongs to the request.
     pub settled: Option<(String, u64)>,
+}
+
+impl Sent {
+    /// A stimulus of which nothing is known yet.
+    pub fn new(delivery: Delivery) -> Self {
+        Self { delivery, event_root: None, settled: None }
+    }
 }
 
 /// What the next stimulus is like.
@@ -99,7 +111,7 @@ impl Draft {
 
 impl World {
     /// Gets the scenario its deployment. What goes wrong is told by the first step.
-    pub(super) async fn enter(&mut self, stage: Rc<Stage>, need: Need) {
+    pub(super) async fn enter(&mut self, stage: Rc<Stage>, feature: PathBuf, need: Need) {
         let began = Instant::now();
         let hold = match need {
             Need::Shared => Hold::Shared { _guard: stage.gate.clone().read_owned().await },
@@ -110,7 +122,7 @@ impl World {
         match instance {
             Ok(instance) => {
                 let (draft, sent, proofs) = (Draft::default(), Vec::new(), BTreeSet::new());
-                self.scene = Some(Scene { stage, instance, draft, sent, proofs, began, hold });
+                self.scene = Some(Scene { stage, instance, feature, draft, sent, proofs, began, hold });
             }
             Err(problem) => self.trouble = Some(problem),
         }
@@ -148,6 +160,22 @@ impl Scene {
     /// Whether nobody else used the deployment since the scenario began.
     pub fn is_alone(&self) -> bool {
         !matches!(self.hold, Hold::Shared { .. })
+    }
+
+    /// A literal event: a JSON file beside the feature file, or in a folder above it up to that of tracegate.toml.
+    pub fn read_event(&self, name: &str) -> Result<serde_json::Value, Problem> {
+        let root = &self.stage.root;
+        let folders = self.feature.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
+        let mut places: Vec<PathBuf> = folders.map(|folder| folder.join(name)).collect();
+        places.push(root.join(name));
+        let Some(path) = places.iter().find(|path| path.is_file()) else {
+            let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+            return Err(Problem::errored(format!("there is no event file {name:?}; looked at {}", places.join(", "))));
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Problem::errored(format!("cannot read {}: {error}", path.display())))?;
+        serde_json::from_str(&text)
+            .map_err(|error| Problem::errored(format!("{} is not JSON: {error}", path.display())))
     }
 
     /// The stimulus that steps speak of: the last one.

@@ -18,7 +18,12 @@ impl GatewayEvent {
     /// Reads an event; one of another kind has none of it.
     pub(super) fn of(event: &[u8]) -> Self {
         let event: Value = serde_json::from_slice(event).unwrap_or_default();
-        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let text = |pointer: &str| {
+            event
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
         // In HTTP APIs the route is `GET /files/{path}` or `$default`.
         let route_key = text("/requestContext/routeKey")
             .and_then(|key| key.split_once(' ').map(|(_, route)| route.to_owned()));
@@ -42,17 +47,23 @@ impl GatewayEvent {
 fn headers(event: &Value) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut add = |name: &str, value: &Value| {
-        if let (Ok(name), Some(Ok(value))) =
-            (name.parse::<HeaderName>(), value.as_str().map(HeaderValue::from_str))
-        {
+        if let (Ok(name), Some(Ok(value))) = (
+            name.parse::<HeaderName>(),
+            value.as_str().map(HeaderValue::from_str),
+        ) {
             headers.append(name, value);
         }
     };
-    let entries = |name: &str| -> Option<Map<String, Value>> { event.get(name)?.as_object().cloned() };
+    let entries =
+        |name: &str| -> Option<Map<String, Value>> { event.get(name)?.as_object().cloned() };
     match entries("multiValueHeaders") {
         Some(entries) if !entries.is_empty() => {
             for (name, values) in &entries {
-                values.as_array().into_iter().flatten().for_each(|value| add(name, value));
+                values
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .for_each(|value| add(name, value));
             }
         }
         _ => {

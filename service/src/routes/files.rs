@@ -12,12 +12,7 @@ use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 use utoipa::ToSchema;
 
-use crate::{
-    AppState,
-    errors::ApiError,
-    openapi::HttpValidationError,
-    telemetry::logs::Fields,
-};
+use crate::{AppState, errors::ApiError, openapi::HttpValidationError, telemetry::logs::Fields};
 
 const TARGET: &str = "serverless_axum::routes::files";
 
@@ -47,7 +42,9 @@ impl<S: Sync> FromRequestParts<S> for FileName {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        name_in(parts.uri.path()).map(Self).ok_or(ApiError::NotFound)
+        name_in(parts.uri.path())
+            .map(Self)
+            .ok_or(ApiError::NotFound)
     }
 }
 
@@ -85,18 +82,26 @@ fn last_value(query: Option<&str>, name: &str) -> Option<String> {
         (status = 422, description = "Validation Error", body = HttpValidationError),
     ),
 )]
-pub async fn get(State(app): State<AppState>, FileName(name): FileName) -> Result<Response, ApiError> {
+pub async fn get(
+    State(app): State<AppState>,
+    FileName(name): FileName,
+) -> Result<Response, ApiError> {
     let log = app.telemetry.logger();
     log.info(
         TARGET,
         format!("Attempting to retrieve contents of file at path: \"{name}\""),
         Fields::new(),
     );
-    let content = app.files.get(&name).await.map_err(ApiError::from).inspect_err(|error| {
-        if let ApiError::NoSuchFile(name) = error {
-            log.error(TARGET, format!("File not found: {name}"), Fields::new());
-        }
-    })?;
+    let content = app
+        .files
+        .get(&name)
+        .await
+        .map_err(ApiError::from)
+        .inspect_err(|error| {
+            if let ApiError::NoSuchFile(name) = error {
+                log.error(TARGET, format!("File not found: {name}"), Fields::new());
+            }
+        })?;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, plain)], content).into_response())
 }
@@ -125,7 +130,10 @@ pub async fn create(
         last_value(query.as_deref(), "content").ok_or(ApiError::MissingQuery("content"))?;
     app.telemetry.logger().info(
         TARGET,
-        format!("Attempting to write {} bytes to file at path: \"{name}\"", content.len()),
+        format!(
+            "Attempting to write {} bytes to file at path: \"{name}\"",
+            content.len()
+        ),
         Fields::new(),
     );
     app.files.put(&name, Bytes::from(content)).await?;
@@ -204,8 +212,14 @@ mod tests {
     #[test]
     fn a_path_or_nothing_is_no_name() {
         for path in [
-            "/files/", "/files/a/b", "/files/a%2Fb", "/files/..%2Fup", "/files/%2e%2e", "/files/.",
-            "/files/a%00b", "/healthcheck",
+            "/files/",
+            "/files/a/b",
+            "/files/a%2Fb",
+            "/files/..%2Fup",
+            "/files/%2e%2e",
+            "/files/.",
+            "/files/a%00b",
+            "/healthcheck",
         ] {
             assert_eq!(name_in(path), None, "{path}");
         }

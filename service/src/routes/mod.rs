@@ -6,9 +6,8 @@ pub mod files;
 use axum::{
     Router,
     extract::{MatchedPath, Request},
-    http::{HeaderValue, Method, header},
     middleware::{Next, from_fn},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::get,
 };
 
@@ -31,18 +30,19 @@ pub fn router(state: AppState) -> Router {
         .merge(docs_ui::router())
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(from_fn(finish))
+        .layer(from_fn(name))
         .with_state(state)
 }
 
 /// Paths of the fixed routes.
-const FIXED: [&str; 9] = [
+const FIXED: [&str; 10] = [
     "/",
     "/files/",
     "/healthcheck",
     "/openapi.json",
     "/redoc",
     docs_ui::OAUTH2_REDIRECT,
+    docs_ui::OAUTH2_REDIRECT_JS,
     docs_ui::SWAGGER_CSS,
     docs_ui::SWAGGER_JS,
     docs_ui::REDOC_JS,
@@ -53,18 +53,13 @@ pub fn exists(path: &str) -> bool {
     FIXED.contains(&path) || files::name_in(path).is_some()
 }
 
-/// Tells the layers outside which route it was, and writes `allow` as a list.
-async fn finish(route: Option<MatchedPath>, method: Method, request: Request, next: Next) -> Response {
+/// Tells the layers outside which route it was.
+async fn name(route: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(route) = route {
-        response.extensions_mut().insert(Route(route.as_str().to_owned()));
+        response
+            .extensions_mut()
+            .insert(Route(route.as_str().to_owned()));
     }
-    if method != Method::HEAD || response.status().is_client_error() {
-        let allow = response.headers().get(header::ALLOW).and_then(|allow| allow.to_str().ok());
-        let list = allow.map(|allow| allow.split(',').map(str::trim).collect::<Vec<_>>().join(", "));
-        if let Some(Ok(list)) = list.map(|list| HeaderValue::from_str(&list)) {
-            response.headers_mut().insert(header::ALLOW, list);
-        }
-    }
-    response.into_response()
+    response
 }

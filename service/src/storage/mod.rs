@@ -51,13 +51,24 @@ impl FileStore {
                 Backend::Directory,
                 Path::default(),
             ),
-            StorageSettings::S3 { bucket, prefix, aws } => (
+            StorageSettings::S3 {
+                bucket,
+                prefix,
+                aws,
+            } => (
                 Arc::new(s3::open(bucket, aws, telemetry.clone())?),
-                Backend::S3 { bucket: bucket.clone() },
+                Backend::S3 {
+                    bucket: bucket.clone(),
+                },
                 Path::parse(prefix).map_err(object_store::Error::from)?,
             ),
         };
-        Ok(Self { store, backend, prefix, telemetry })
+        Ok(Self {
+            store,
+            backend,
+            prefix,
+            telemetry,
+        })
     }
 
     /// The files directly in a directory, as paths from the prefix, in the store's key order.
@@ -73,7 +84,9 @@ impl FileStore {
             return Ok(Vec::new());
         };
         let call = Call::start(&self.telemetry, &self.backend, "ListObjectsV2", &directory);
-        let result = call.run(self.store.list_with_delimiter(Some(&directory))).await;
+        let result = call
+            .run(self.store.list_with_delimiter(Some(&directory)))
+            .await;
         match result {
             Ok(listing) => {
                 call.succeed();
@@ -109,7 +122,9 @@ impl FileStore {
             }
             Err(error) => match call.fail(error) {
                 error @ object_store::Error::NotFound { .. } if !s3::is_missing_bucket(&error) => {
-                    Err(StorageError::NotFound { name: name.to_owned() })
+                    Err(StorageError::NotFound {
+                        name: name.to_owned(),
+                    })
                 }
                 error => Err(error.into()),
             },
@@ -141,8 +156,8 @@ impl FileStore {
         let call = Call::start(&self.telemetry, &self.backend, "DeleteObject", &key);
         match call.run(self.store.delete(&key)).await {
             Ok(()) => {}
-            Err(error @ object_store::Error::NotFound { .. })
-                if !s3::is_missing_bucket(&error) => {}
+            Err(error @ object_store::Error::NotFound { .. }) if !s3::is_missing_bucket(&error) => {
+            }
             Err(error) => return Err(call.fail(error).into()),
         }
         call.succeed();

@@ -85,7 +85,11 @@ impl HttpService for Traced {
         self.telemetry.inject(&context, request.headers_mut());
         let facts = context.get::<SharedFacts>().cloned().unwrap_or_default();
         let server = request.uri().host().map(|host| {
-            let default = if request.uri().scheme_str() == Some("http") { 80 } else { 443 };
+            let default = if request.uri().scheme_str() == Some("http") {
+                80
+            } else {
+                443
+            };
             (host.to_owned(), request.uri().port_u16().unwrap_or(default))
         });
         facts.update(|facts| {

@@ -133,5 +133,10 @@ pub fn metrics(
     temporality: Temporality,
     runtime: &Handle,
 ) -> Result<MetricExporter, ExporterError> {
-    build!(MetricExporter, export, runtime, with_temporality(temporality))
+    build!(
+        MetricExporter,
+        export,
+        runtime,
+        with_temporality(temporality)
+    )
 }

@@ -105,7 +105,12 @@ mod tests {
 
     #[test]
     fn an_xray_id_begins_with_the_epoch_second() {
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let now = || {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .as_secs()
+        };
         let before = now();
         let id = Ids::new(TraceIdKind::Xray).new_trace_id().to_string();
         let second = u64::from_str_radix(&id[..8], 16).unwrap();

@@ -7,7 +7,11 @@ use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
 };
-use tracing_subscriber::{EnvFilter, Layer, layer::{Context, SubscriberExt}, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    layer::{Context, SubscriberExt},
+    util::SubscriberInitExt,
+};
 
 use super::logs::{Fields, Logger};
 
@@ -40,8 +44,12 @@ impl<S: Subscriber> Layer<S> for LibraryEvents {
         let metadata: &'static Metadata<'static> = event.metadata();
         let mut visitor = Visitor::default();
         event.record(&mut visitor);
-        self.logger
-            .emit(*metadata.level(), metadata.target(), visitor.message, visitor.fields);
+        self.logger.emit(
+            *metadata.level(),
+            metadata.target(),
+            visitor.message,
+            visitor.fields,
+        );
     }
 }
 
@@ -100,8 +108,7 @@ mod tests {
     #[test]
     fn an_event_of_a_library_becomes_a_line_with_typed_fields() {
         let logger = Logger::memory("files", Level::INFO, None);
-        let subscriber =
-            tracing_subscriber::registry().with(LibraryEvents::new(logger.clone()));
+        let subscriber = tracing_subscriber::registry().with(LibraryEvents::new(logger.clone()));
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(target: "some_library", retries = 3, ok = false, "Trying again");
         });

@@ -76,7 +76,12 @@ impl Logger {
         otlp: Option<SdkLogger>,
     ) -> std::io::Result<Self> {
         let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
-        Ok(Self::new(Lines::Stdout(stdout.into()), service_name, level, otlp))
+        Ok(Self::new(
+            Lines::Stdout(stdout.into()),
+            service_name,
+            level,
+            otlp,
+        ))
     }
 
     /// A logger that keeps its lines, see [`Logger::lines`].
@@ -97,7 +102,12 @@ impl Logger {
 
     /// The lines kept so far; none for a logger to stdout.
     pub fn lines(&self) -> Vec<String> {
-        match &*self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self
+            .shared
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
             Lines::Stdout(_) => Vec::new(),
             Lines::Memory(lines) => lines.clone(),
         }
@@ -124,7 +134,8 @@ impl Logger {
             return;
         }
         let record = Record::now(level, target, message, fields);
-        self.shared.write(&record.to_line(&self.shared.service_name));
+        self.shared
+            .write(&record.to_line(&self.shared.service_name));
         // Export failures are reported by the exporters' own crates: sending those records the
         // same way would feed on itself.
         if let Some(otlp) = &self.shared.otlp
@@ -190,7 +201,10 @@ impl Record {
                 "trace_flags".into(),
                 format!("{:02x}", span.trace_flags()).into(),
             );
-            line.insert("xray_trace_id".into(), xray_trace_id(span.trace_id()).into());
+            line.insert(
+                "xray_trace_id".into(),
+                xray_trace_id(span.trace_id()).into(),
+            );
         }
         if let Some(id) = &self.aws_request_id {
             line.insert("aws_request_id".into(), id.as_str().into());
@@ -301,7 +315,11 @@ mod tests {
     fn a_line_inside_a_span_carries_all_forms_of_its_ids() {
         let logger = logger();
         let _in_span = span().with_value(AwsRequestId("r-1".into())).attach();
-        logger.info("files", "Hello", fields! { "headers": { "accept": "*/*" } });
+        logger.info(
+            "files",
+            "Hello",
+            fields! { "headers": json!({ "accept": "*/*" }) },
+        );
         let line = line(&logger);
         assert_eq!(line["trace_id"], "63dd96301f7ec6c948e660f220ef3c92");
         assert_eq!(line["span_id"], "53995c3f42cd8ad8");
@@ -318,7 +336,13 @@ mod tests {
         let logger = logger();
         logger.warn("files", "Starting", Fields::new());
         let line = line(&logger);
-        for name in ["trace_id", "span_id", "trace_flags", "xray_trace_id", "aws_request_id"] {
+        for name in [
+            "trace_id",
+            "span_id",
+            "trace_flags",
+            "xray_trace_id",
+            "aws_request_id",
+        ] {
             assert!(line.get(name).is_none(), "{name}");
         }
     }
@@ -335,7 +359,11 @@ mod tests {
     #[test]
     fn a_field_cannot_overwrite_what_the_line_says_of_itself() {
         let logger = logger();
-        logger.info("files", "true message", fields! { "message": "forged", "trace_id": "0" });
+        logger.info(
+            "files",
+            "true message",
+            fields! { "message": "forged", "trace_id": "0" },
+        );
         let line = line(&logger);
         assert_eq!(line["message"], "true message");
         assert_eq!(line["field.message"], "forged");
@@ -367,7 +395,12 @@ mod tests {
         };
         assert_eq!(
             **list,
-            [AnyValue::Int(1), AnyValue::Double(1.5), true.into(), "x".into()]
+            [
+                AnyValue::Int(1),
+                AnyValue::Double(1.5),
+                true.into(),
+                "x".into()
+            ]
         );
     }
 }

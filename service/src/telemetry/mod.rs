@@ -122,7 +122,8 @@ impl Telemetry {
     ) -> Result<Self, TelemetryError> {
         let mut parts = Parts::new(resource);
         let mut connections = None;
-        let exports = settings.traces.is_some() || settings.logs.is_some() || settings.metrics.is_some();
+        let exports =
+            settings.traces.is_some() || settings.logs.is_some() || settings.metrics.is_some();
         if exports && !settings.disabled {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
@@ -131,14 +132,20 @@ impl Telemetry {
                 .build()?;
             let handle = runtime.handle();
             if let Some(export) = &settings.traces {
-                parts.traces = parts.traces.with_batch_exporter(exporters::spans(export, handle)?);
+                parts.traces = parts
+                    .traces
+                    .with_batch_exporter(exporters::spans(export, handle)?);
             }
             if let Some(export) = &settings.logs {
-                parts.logs = parts.logs.with_batch_exporter(exporters::logs(export, handle)?);
+                parts.logs = parts
+                    .logs
+                    .with_batch_exporter(exporters::logs(export, handle)?);
             }
             if let Some(export) = &settings.metrics {
                 let exporter = exporters::metrics(export, settings.temporality, handle)?;
-                parts.metrics = parts.metrics.with_reader(PeriodicReader::builder(exporter).build());
+                parts.metrics = parts
+                    .metrics
+                    .with_reader(PeriodicReader::builder(exporter).build());
             }
             connections = Some(runtime);
         }

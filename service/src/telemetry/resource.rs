@@ -34,7 +34,12 @@ pub fn of_this_process(settings: &Settings) -> Resource {
             KeyValue::new(FAAS_VERSION, function.version.clone()),
             KeyValue::new(FAAS_MAX_MEMORY, function.memory_bytes),
         ]);
-        attributes.extend(function.region.clone().map(|region| KeyValue::new(CLOUD_REGION, region)));
+        attributes.extend(
+            function
+                .region
+                .clone()
+                .map(|region| KeyValue::new(CLOUD_REGION, region)),
+        );
         attributes.extend(
             function
                 .log_stream
@@ -55,7 +60,10 @@ pub fn of_this_process(settings: &Settings) -> Resource {
     ));
     let sdk = TelemetryResourceDetector.detect();
     Resource::builder_empty()
-        .with_attributes(sdk.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())))
+        .with_attributes(
+            sdk.iter()
+                .map(|(key, value)| KeyValue::new(key.clone(), value.clone())),
+        )
         .with_attributes(attributes)
         .build()
 }
@@ -80,14 +88,20 @@ mod tests {
     #[test]
     fn the_environment_overrides_what_the_service_knows() {
         let resource = resource(&[
-            ("OTEL_RESOURCE_ATTRIBUTES", "service.version=9,team=files,service.name=lost"),
+            (
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "service.version=9,team=files,service.name=lost",
+            ),
             ("OTEL_SERVICE_NAME", "mine"),
             ("ENVIRONMENT", "production"),
         ]);
         assert_eq!(value(&resource, "service.version"), "9");
         assert_eq!(value(&resource, "team"), "files");
         assert_eq!(value(&resource, "service.name"), "mine");
-        assert_eq!(value(&resource, "deployment.environment.name"), "production");
+        assert_eq!(
+            value(&resource, "deployment.environment.name"),
+            "production"
+        );
         assert_eq!(value(&resource, "telemetry.sdk.language"), "rust");
     }
 
@@ -95,7 +109,10 @@ mod tests {
     fn two_processes_would_never_share_an_instance_id() {
         let id = || value(&resource(&[]), "service.instance.id");
         assert_ne!(id(), id());
-        assert_eq!(value(&resource(&[]), "process.pid"), std::process::id().to_string());
+        assert_eq!(
+            value(&resource(&[]), "process.pid"),
+            std::process::id().to_string()
+        );
     }
 
     #[test]

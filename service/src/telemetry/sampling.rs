@@ -100,8 +100,14 @@ mod tests {
     use opentelemetry::trace::{SpanContext, SpanId, TraceFlags};
 
     fn decide(sampler: &ServiceSampler, context: &Context) -> bool {
-        let result =
-            sampler.should_sample(Some(context), TraceId::from(1), "", &SpanKind::Server, &[], &[]);
+        let result = sampler.should_sample(
+            Some(context),
+            TraceId::from(1),
+            "",
+            &SpanKind::Server,
+            &[],
+            &[],
+        );
         result.decision == SamplingDecision::RecordAndSample
     }
 
@@ -135,8 +141,7 @@ mod tests {
     fn the_root_sampler_decides_when_the_caller_did_not() {
         let on = ServiceSampler::default();
         let off = ServiceSampler::from_name("parentbased_always_off", 1.0).unwrap();
-        let deferred =
-            remote(TraceFlags::default()).with_value(DeferredSampling(SpanId::from(2)));
+        let deferred = remote(TraceFlags::default()).with_value(DeferredSampling(SpanId::from(2)));
         for context in [Context::new(), root(None), deferred] {
             assert!(decide(&on, &context));
             assert!(!decide(&off, &context));

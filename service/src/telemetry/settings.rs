@@ -367,7 +367,10 @@ mod tests {
     #[test]
     fn nothing_is_exported_unless_somebody_asks() {
         let settings = accepted(&[]);
-        assert_eq!((settings.traces, settings.logs, settings.metrics), (None, None, None));
+        assert_eq!(
+            (settings.traces, settings.logs, settings.metrics),
+            (None, None, None)
+        );
     }
 
     #[test]
@@ -376,14 +379,20 @@ mod tests {
         let url = |export: Option<OtlpExport>| export.unwrap().endpoint;
         assert_eq!(url(settings.traces), "http://collector:4318/base/v1/traces");
         assert_eq!(url(settings.logs), "http://collector:4318/base/v1/logs");
-        assert_eq!(url(settings.metrics), "http://collector:4318/base/v1/metrics");
+        assert_eq!(
+            url(settings.metrics),
+            "http://collector:4318/base/v1/metrics"
+        );
     }
 
     #[test]
     fn a_signals_own_variable_beats_the_general_one() {
         let settings = accepted(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:1/as-is"),
+            (
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+                "http://traces:1/as-is",
+            ),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "X-Team=a%20b,x=1"),
@@ -398,7 +407,10 @@ mod tests {
         let logs = settings.logs.unwrap();
         assert_eq!(logs.protocol, OtlpProtocol::Grpc);
         assert_eq!(logs.endpoint, "http://collector:4318");
-        assert_eq!(settings.metrics.unwrap().timeout, Duration::from_millis(250));
+        assert_eq!(
+            settings.metrics.unwrap().timeout,
+            Duration::from_millis(250)
+        );
     }
 
     #[test]
@@ -414,10 +426,16 @@ mod tests {
     #[test]
     fn the_service_name_has_the_documented_order() {
         assert_eq!(accepted(&[]).service_name, "serverless-axum");
-        let attributes = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=from-resource,team=a%2Cb");
+        let attributes = (
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "service.name=from-resource,team=a%2Cb",
+        );
         let settings = accepted(&[attributes]);
         assert_eq!(settings.service_name, "from-resource");
-        assert_eq!(settings.resource_attributes[1], ("team".into(), "a,b".into()));
+        assert_eq!(
+            settings.resource_attributes[1],
+            ("team".into(), "a,b".into())
+        );
         let both = accepted(&[attributes, ("OTEL_SERVICE_NAME", "mine")]);
         assert_eq!(both.service_name, "mine");
     }
@@ -447,7 +465,10 @@ mod tests {
             ("OTEL_RESOURCE_ATTRIBUTES", "novalue"),
             ("TRACE_ID_GENERATOR", "dice"),
             ("TELEMETRY_FLUSH_TIMEOUT", "-1"),
-            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "eternal"),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+                "eternal",
+            ),
         ]);
         for name in [
             "OTEL_TRACES_EXPORTER",
@@ -464,7 +485,9 @@ mod tests {
             "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
         ] {
             assert!(
-                problems.iter().any(|problem| problem.starts_with(&format!("{name}: "))),
+                problems
+                    .iter()
+                    .any(|problem| problem.starts_with(&format!("{name}: "))),
                 "{name} is missing in {problems:#?}"
             );
         }

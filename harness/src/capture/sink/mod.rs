@@ -5,7 +5,7 @@
 
 mod answer;
 mod body;
-mod decode;
+pub mod decode;
 mod grpc;
 mod http;
 mod json;

@@ -9,10 +9,8 @@
 //! | `json` | what a JSON object says under which names |
 //! | `text` | which form a line that is no JSON object has |
 //! | `claim` | which of many fields are the ids of the record itself |
-//! | `embedded` | JSON inside a message |
 
 mod claim;
-mod embedded;
 mod json;
 mod severity;
 mod text;
@@ -20,6 +18,7 @@ mod time;
 
 use crate::telemetry::{
     Arrival, Attributes, IdClaim, LineFormat, LogOrigin, LogRecord, MAX_FIELDS, Severity, SpanId, TraceId, Value,
+    embedded_json,
 };
 
 /// The name that the records of Lambda's own lines (`START RequestId: …`) have as their logger.
@@ -73,7 +72,7 @@ impl Parsed {
     /// Takes the JSON out of the message. Fields of the record itself win over fields of the same name inside its
     /// message, and what the message quotes is never an id of the record.
     fn with_embedded(mut self) -> Self {
-        if let Some(embedded) = embedded::find(&self.message) {
+        if let Some(embedded) = embedded_json(&self.message) {
             for (key, value) in embedded.fields {
                 if !self.fields.iter().any(|(known, _)| *known == key) {
                     self.fields.push((key, value));

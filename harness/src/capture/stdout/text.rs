@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::{
-    PLATFORM_LOGGER, Parsed, claim, embedded, json,
+    PLATFORM_LOGGER, Parsed, claim, json,
     severity::{is_level, severity},
     time,
 };
-use crate::telemetry::{IdClaim, LineFormat, Value};
+use crate::telemetry::{LineFormat, Value, embedded_json};
 
 const EXPRESSION: &str = "a constant expression, checked by the tests of this module";
 
@@ -85,7 +85,7 @@ fn lambda_tab(line: &str) -> Option<Parsed> {
     let head = python.or_else(|| NODE_TAB.captures(line))?;
     let message = &line[head.get(0)?.end()..];
     // Node.js's console writes objects as JSON: a message that is nothing else is a record of its own.
-    let mut parsed = match embedded::find(message).and_then(|found| found.whole) {
+    let mut parsed = match embedded_json(message).and_then(|found| found.whole) {
         Some(whole) => json::record(&whole, LineFormat::LambdaTab),
         None => Parsed::new(LineFormat::LambdaTab, message).with_embedded(),
     };
@@ -116,12 +116,6 @@ fn bracketed(line: &str) -> Option<Parsed> {
     parsed.fields = pairs(&head["ids"]);
     let claims = claim::discover(parsed.fields.iter().map(|(key, value)| (key.as_str(), value)));
     (parsed.trace_id, parsed.span_id, parsed.request_id) = (claims.trace_id, claims.span_id, claims.request_id);
-    // `trace_id= span_id=` is written by a logger that looked for ids and has none: absent would hide that.
-    for (key, value) in &parsed.fields {
-        if value.as_str() == Some("") && key.ends_with("trace_id") {
-            parsed.trace_id = IdClaim::Malformed(String::new());
-        }
-    }
     Some(parsed.with_embedded())
 }
 
@@ -131,7 +125,7 @@ fn logfmt(line: &str) -> Option<Parsed> {
         return None;
     }
     // What stands inside JSON is not a pair of this line.
-    let embedded = embedded::find(line);
+    let embedded = embedded_json(line);
     let head = if embedded.is_some() { &line[..line.find('{').unwrap_or(line.len())] } else { line };
     let fields = pairs(head);
     let get = |names: &[&str]| {

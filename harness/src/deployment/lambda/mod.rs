@@ -1,42 +1,239 @@
 //! Lambda: the Runtime API and the life of an execution environment.
-use super::*;
-use crate::{capture::Store, config, stimulus::*};
-use std::{sync::Arc, time::Duration};
+
+mod environment;
+mod runtime_api;
+pub mod trace;
+mod variables;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use nix::sys::signal::Signal;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use self::{
+    environment::{Command, Current, Environments, Outcome},
+    runtime_api::Answer,
+    trace::{RuntimeTrace, XRayHeader},
+};
+use super::{Exit, Incomplete, Launch, Proof, Site, SiteError};
+use crate::{
+    capture::{Mark, Store},
+    config,
+    stimulus::{
+        Caller, ContextForm, Delivery, HttpRequest, HttpResponse, Invocation,
+        gateway::{Literal, NoRoute, Receipt, RestApi},
+    },
+    telemetry::Arrival,
+};
+
+/// A function behind its gateway: one execution environment at a time, started again when it is gone.
 #[derive(Debug)]
-pub(super) struct Function;
+pub(super) struct Function {
+    gateway: RestApi,
+    commands: mpsc::Sender<Command>,
+    task: JoinHandle<()>,
+    current: Current,
+}
+
 impl Function {
+    /// Starts the first environment; ready when its runtime has asked for an event.
     pub(super) async fn start(
-        _: &config::Deployment,
-        _: Launch,
-        _: Arc<dyn Site>,
-        _: Arc<Store>,
+        spec: &config::Deployment,
+        launch: Launch,
+        site: Arc<dyn Site>,
+        store: Arc<Store>,
     ) -> Result<Self, SiteError> {
-        Err(SiteError::new("later"))
+        let current: Current = Arc::new(Mutex::new(None));
+        let environments =
+            Environments { spec: spec.clone(), launch, site, store: store.clone(), current: current.clone() };
+        let first = environments.init().await?;
+        store.mark(Mark::Ready);
+        let (commands, taken) = mpsc::channel(1);
+        let task = tokio::spawn(environments.run(first, taken));
+        Ok(Self { gateway: RestApi::of(&spec.gateway, &spec.function), commands, task, current })
     }
+
+    /// Sends a request through the gateway.
     pub(super) async fn send(
         &self,
-        _: &config::Deployment,
-        _: &Store,
-        _: HttpRequest,
-        _: String,
+        spec: &config::Deployment,
+        store: &Store,
+        request: HttpRequest,
+        mark: String,
     ) -> Result<Delivery, SiteError> {
-        Err(SiteError::new("later"))
+        let fresh = RuntimeTrace::continuing(None, true).segment;
+        // API Gateway makes up a root of its own where the client sent none. With `traceparent` alone this gateway makes
+        // up the client's: a service that reads both headers must not be torn between two traces that nobody can relate.
+        let root = if request.form == ContextForm::Absent { fresh.trace_id } else { request.caller.trace_id };
+        let mut delivery = Delivery {
+            user_agent: mark.clone(),
+            method: request.method.clone(),
+            target: request.target.clone(),
+            caller: Some(request.caller),
+            form: request.form,
+            sent: Arrival::default(),
+            answered: Arrival::default(),
+            response: NoRoute::response(),
+            invocation: None,
+            mark,
+        };
+        if let Some((_, own)) = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent")) {
+            delivery.user_agent.clone_from(own);
+        }
+        let event = self.gateway.event(&request, &delivery.user_agent, &Receipt::fresh(root));
+        let Ok(event) = event else {
+            delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
+            delivery.answered = store.mark(Mark::Answered { delivery: delivery.mark.clone() });
+            return Ok(delivery);
+        };
+        let sampled = (request.form != ContextForm::Absent).then_some(request.caller.sampled);
+        let runtime = RuntimeTrace::continuing(Some(XRayHeader { root, parent: None, sampled }), spec.function.tracing);
+        if request.form == ContextForm::Absent {
+            delivery.caller = Some(runtime.segment);
+        }
+        self.invoke(spec, store, event, runtime, delivery).await
     }
+
+    /// Delivers an event as it is.
     pub(super) async fn deliver(
         &self,
-        _: &config::Deployment,
-        _: &Store,
-        _: serde_json::Value,
-        _: String,
+        spec: &config::Deployment,
+        store: &Store,
+        event: serde_json::Value,
+        mark: String,
     ) -> Result<Delivery, SiteError> {
-        Err(SiteError::new("later"))
+        let literal = Literal::read(&event);
+        let xray = literal.xray.as_deref().and_then(XRayHeader::parse);
+        let w3c = literal.traceparent.as_deref().and_then(trace::parse_traceparent);
+        let incoming = match (xray, w3c) {
+            (None, Some(caller)) => {
+                Some(XRayHeader { root: caller.trace_id, parent: None, sampled: Some(caller.sampled) })
+            }
+            (xray, _) => xray,
+        };
+        let runtime = RuntimeTrace::continuing(incoming, spec.function.tracing);
+        let (caller, form) = told(xray, w3c, &runtime);
+        let delivery = Delivery {
+            mark,
+            method: literal.method,
+            target: literal.target,
+            user_agent: literal.user_agent,
+            caller: Some(caller),
+            form,
+            sent: Arrival::default(),
+            answered: Arrival::default(),
+            response: RestApi::bad_gateway(),
+            invocation: None,
+        };
+        self.invoke(spec, store, event, runtime, delivery).await
     }
-    pub(super) async fn stop(&self, _: nix::sys::signal::Signal, _: Duration) -> Exit {
-        Exit { status: String::new(), orderly: true }
+
+    async fn invoke(
+        &self,
+        spec: &config::Deployment,
+        store: &Store,
+        event: serde_json::Value,
+        runtime: RuntimeTrace,
+        mut delivery: Delivery,
+    ) -> Result<Delivery, SiteError> {
+        let trace_header = Some(runtime.header());
+        delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
+        let event = Bytes::from(event.to_string());
+        let outcome =
+            self.ask(|reply| Command::Invoke { event, trace_header: trace_header.clone(), reply })
+                .await
+                .ok_or_else(|| SiteError::new(format!("deployment {} was stopped; start another one", spec.name)))??;
+        delivery.answered = store.mark(Mark::Answered { delivery: delivery.mark.clone() });
+        let Outcome { request_id, cold_start, answer } = outcome;
+        let (response, error) = self.answer(answer);
+        delivery.response = response;
+        let runtime_parent = Some(runtime.segment.span_id);
+        delivery.invocation =
+            Some(Invocation { request_id, cold_start, runtime_trace_header: trace_header, runtime_parent, error });
+        Ok(delivery)
     }
-    pub(super) async fn recycle(&self) {}
-    pub(super) fn kill_now(&self) {}
+
+    /// The answer that the gateway gives its client, and what went wrong in the function.
+    fn answer(&self, answer: Answer) -> (HttpResponse, Option<(String, String)>) {
+        match answer {
+            Answer::Error { error_type, message } => (RestApi::bad_gateway(), Some((error_type, message))),
+            Answer::Response(body) => match self.gateway.response(&body) {
+                Ok(response) => (response, None),
+                Err(error) => (RestApi::bad_gateway(), Some(("MalformedProxyResponse".into(), error.to_string()))),
+            },
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    pub(super) async fn stop(&self, signal: Signal, grace: Duration) -> Exit {
+        let exit = self.ask(|reply| Command::Stop { signal, grace, reply }).await;
+        exit.unwrap_or_else(|| Exit { status: "no execution environment is running".into(), orderly: true })
+    }
+
+    pub(super) async fn recycle(&self) {
+        let _ = self.ask(Command::Recycle).await;
+    }
+
+    pub(super) fn kill_now(&self) {
+        self.task.abort();
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(sandbox) = current.and_then(|sandbox| sandbox.upgrade()) {
+            sandbox.kill_now();
+        }
+    }
 }
-pub(super) async fn settle(_: &Store, _: &Delivery, _: tokio::time::Instant) -> Result<Proof, Incomplete> {
-    Err(Incomplete { reason: String::new(), waited: Duration::ZERO })
+
+/// The caller whose trace a literal event's invocation must carry on. The event's `X-Amzn-Trace-Id` comes first, since
+/// Lambda goes by it; `traceparent` counts when it stands alone or names the same trace.
+fn told(xray: Option<XRayHeader>, w3c: Option<Caller>, runtime: &RuntimeTrace) -> (Caller, ContextForm) {
+    let segment = runtime.segment;
+    match (xray, w3c) {
+        (Some(XRayHeader { root, parent: Some(span_id), sampled }), w3c) => {
+            let caller = Caller { trace_id: root, span_id, sampled: sampled.unwrap_or(segment.sampled) };
+            let same = w3c.is_some_and(|w3c| w3c.trace_id == root && w3c.span_id == span_id);
+            (caller, if same { ContextForm::Both } else { ContextForm::Xray })
+        }
+        (Some(XRayHeader { root, parent: None, .. }), Some(w3c)) if w3c.trace_id == root => (w3c, ContextForm::W3c),
+        (Some(_), _) => (segment, ContextForm::XrayRoot),
+        (None, Some(w3c)) => (w3c, ContextForm::W3c),
+        (None, None) => (segment, ContextForm::Absent),
+    }
 }
+
+/// Proves that everything that `delivery` caused has arrived: its environment froze behind it, or is gone.
+pub(super) async fn settle(store: &Store, delivery: &Delivery, deadline: Instant) -> Result<Proof, Incomplete> {
+    let Some(invocation) = &delivery.invocation else {
+        return Ok(Proof::NotInvoked);
+    };
+    let id = &invocation.request_id;
+    let started = Instant::now();
+    let ended = store.until(deadline, |capture| {
+        let mut marks = capture.lifecycle().iter().skip_while(|lifecycle| lifecycle.arrival.seq < delivery.sent.seq);
+        marks.by_ref().find(|made| made.mark == Mark::Dispatched { request_id: id.clone() })?;
+        marks.find_map(|made| match &made.mark {
+            Mark::Frozen { request_id: Some(frozen) } if frozen == id => Some(Proof::Froze { request_id: id.clone() }),
+            Mark::Exited { status } => Some(Proof::Exited { status: status.clone() }),
+            _ => None,
+        })
+    });
+    ended.await.ok_or_else(|| Incomplete {
+        reason: format!("the runtime answered invocation {id} and has not asked for the next event since"),
+        waited: started.elapsed(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

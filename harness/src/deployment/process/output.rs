@@ -9,7 +9,10 @@ use std::{
 use nix::errno::Errno;
 use tokio::{net::unix::pipe, sync::watch, task::JoinHandle};
 
-use crate::{capture::Store, deployment::lines::parse_line, telemetry::LogOrigin};
+use crate::{
+    capture::{Store, stdout::parse_line},
+    telemetry::LogOrigin,
+};
 
 /// Longest line that is kept, in bytes; what a longer one has more is dropped with a note, so that a service that never
 /// writes a line feed cannot fill the harness's memory.

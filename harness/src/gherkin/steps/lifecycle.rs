@@ -24,7 +24,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         need: Need::Own,
         run: |world, _| {
             Box::pin(async {
-                world.scene()?.instance.recycle().await.map_err(|error| Problem::from_error(&error))
+                world.scene()?.instance.recycle().await;
+                Ok(())
             })
         },
     },
@@ -90,7 +91,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                     let seen: BTreeSet<String> = store.look(|capture| {
                         capture.spans().iter().filter_map(|span| span.resource.instance()).collect()
                     });
-                    scene.sent.push(Sent { delivery, settled: None });
+                    scene.sent.push(Sent::new(delivery));
                     if seen.len() >= workers {
                         return Ok(());
                     }

@@ -1,7 +1,7 @@
 //! Steps about what the client read.
 
 use super::super::registry::{Keyword, Need, StepDefinition};
-use crate::{expectation::value::ValueMatcher, report::Problem, stimulus::HttpResponse};
+use crate::{expectation::TextMatcher, report::Problem, stimulus::HttpResponse};
 
 pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
@@ -33,10 +33,11 @@ pub(super) const STEPS: &[StepDefinition] = &[
         run: |world, arguments| {
             Box::pin(async {
                 let response = &world.scene()?.last()?.delivery.response;
-                let matcher = ValueMatcher::text(arguments.text(1)).map_err(Problem::errored)?;
+                let expected = arguments.text(1);
+                let matcher = TextMatcher::parse(expected).map_err(|error| Problem::from_error(&error))?;
                 match response.header(arguments.text(0)) {
-                    Some(value) if matcher.matches(&value.into()) => Ok(()),
-                    _ => Err(differs(&format!("header {} = {}", arguments.text(0), arguments.text(1)), response)),
+                    Some(value) if expected == "*" || matcher.matches(value) => Ok(()),
+                    _ => Err(differs(&format!("header {} = {}", arguments.text(0), expected), response)),
                 }
             })
         },

@@ -7,7 +7,7 @@ use super::super::{
     registry::{Arguments, Keyword, Need, StepDefinition, StepResult},
     world::{Sent, World},
 };
-use crate::{report::Problem, stimulus::ContextForm};
+use crate::{correlation::xray, report::Problem, stimulus::ContextForm, telemetry::TraceId};
 
 pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
@@ -133,7 +133,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let sending = requests.map(|request| scene.instance.send(request)).collect::<Vec<_>>();
                 for delivery in join_all(sending).await {
                     let delivery = delivery.map_err(|error| Problem::from_error(&error))?;
-                    scene.sent.push(Sent { delivery, settled: None });
+                    scene.sent.push(Sent::new(delivery));
                 }
                 Ok(())
             })
@@ -150,13 +150,21 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 let event = scene.read_event(arguments.text(0))?;
+                let event_root = root_of(&event);
                 let delivery = scene.instance.deliver(event).await.map_err(|error| Problem::from_error(&error))?;
-                scene.sent.push(Sent { delivery, settled: None });
+                scene.sent.push(Sent { event_root, ..Sent::new(delivery) });
                 Ok(())
             })
         },
     },
 ];
+
+/// The trace that an event's own X-Amzn-Trace-Id header names, whatever the case of the header's name.
+fn root_of(event: &serde_json::Value) -> Option<TraceId> {
+    let headers = event.get("headers")?.as_object()?;
+    let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(xray::XRAY_HEADER))?;
+    value.as_str()?.parse::<xray::XrayHeader>().ok().map(|header| header.root)
+}
 
 fn form(world: &mut World, form: ContextForm) -> LocalBoxFuture<'_, StepResult> {
     Box::pin(async move {
@@ -170,7 +178,7 @@ fn send<'a>(world: &'a mut World, arguments: &'a Arguments, body: Bytes) -> Loca
         let scene = world.scene()?;
         let request = scene.draft.request(arguments.text(0), arguments.text(1), body);
         let delivery = scene.instance.send(request).await.map_err(|error| Problem::from_error(&error))?;
-        scene.sent.push(Sent { delivery, settled: None });
+        scene.sent.push(Sent::new(delivery));
         Ok(())
     })
 }

@@ -63,8 +63,7 @@ mod tests {
     use std::collections::HashMap;
 
     const W3C: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    const XRAY: &str =
-        "Root=1-63dd9630-1f7ec6c948e660f220ef3c92;Parent=53995c3f42cd8ad8;Sampled=1";
+    const XRAY: &str = "Root=1-63dd9630-1f7ec6c948e660f220ef3c92;Parent=53995c3f42cd8ad8;Sampled=1";
 
     fn trace_of(propagators: &[Propagator], headers: &[(&str, &str)]) -> String {
         let carrier: HashMap<String, String> = headers

@@ -153,7 +153,9 @@ impl TextMapPropagator for XrayPropagator {
             .get::<RuntimeTraceHeader>()
             .and_then(|header| XrayHeader::parse(&header.0));
         let chosen = match (runtime, carried) {
-            (Some(runtime), Some(carried)) if runtime.parent.is_none() && carried.parent.is_some() => {
+            (Some(runtime), Some(carried))
+                if runtime.parent.is_none() && carried.parent.is_some() =>
+            {
                 Some(carried)
             }
             (runtime, carried) => runtime.or(carried),
@@ -288,7 +290,10 @@ mod tests {
     fn the_runtime_header_stands_for_the_events_with_both_propagators() {
         let runtime = "Root=1-63dd9631-aaaaaaaaaaaaaaaaaaaaaaaa;Parent=53995c3f42cd8ad8;Sampled=1";
         let context = Context::new().with_value(RuntimeTraceHeader(runtime.to_owned()));
-        for propagator in [&XrayPropagator as &dyn TextMapPropagator, &XrayLambdaPropagator] {
+        for propagator in [
+            &XrayPropagator as &dyn TextMapPropagator,
+            &XrayLambdaPropagator,
+        ] {
             let extracted = propagator.extract_with_context(&context, &carrier(ROOT));
             assert_eq!(
                 extracted.span().span_context().trace_id(),

@@ -1,13 +1,13 @@
 //! JSON inside a message: `Request details: {"method":"GET"}`.
 
-use crate::telemetry::{Value, flatten};
+use super::{Value, flatten};
 
 /// How many `{` are tried: enough for prose with braces, and a bound on the work for a line of nothing but braces.
 const MAX_ATTEMPTS: usize = 32;
 
 /// What a message holds besides its words.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Embedded {
+pub struct Embedded {
     /// The words, without a fragment that stands at the end and without the `: ` before it.
     pub message: String,
     /// The fragment, flattened.
@@ -18,7 +18,7 @@ pub(super) struct Embedded {
 
 /// The first JSON object in a message that has any fields. CloudWatch Logs too takes the first embedded fragment only
 /// ("Supported logs and discovered fields", Lambda logs).
-pub(super) fn find(message: &str) -> Option<Embedded> {
+pub fn embedded_json(message: &str) -> Option<Embedded> {
     for (start, _) in message.match_indices('{').take(MAX_ATTEMPTS) {
         let mut values = serde_json::Deserializer::from_str(&message[start..]).into_iter::<serde_json::Value>();
         let Some(Ok(json)) = values.next() else { continue };
@@ -43,26 +43,26 @@ mod tests {
 
     #[test]
     fn an_object_at_the_end_gives_fields_and_leaves_the_words() {
-        let found = find(r#"Request details: {"method": "GET", "headers": {"accept": "*/*"}}"#).unwrap();
+        let found = embedded_json(r#"Request details: {"method": "GET", "headers": {"accept": "*/*"}}"#).unwrap();
         assert_eq!(found.message, "Request details");
         assert_eq!(found.fields, [("method".into(), "GET".into()), ("headers.accept".into(), "*/*".into())]);
     }
 
     #[test]
     fn an_object_in_the_middle_gives_fields_and_the_message_stays_whole() {
-        let found = find(r#"got {"a":1} from b"#).unwrap();
+        let found = embedded_json(r#"got {"a":1} from b"#).unwrap();
         assert_eq!((found.message.as_str(), found.fields.len()), (r#"got {"a":1} from b"#, 1));
     }
 
     #[test]
     fn prose_with_braces_an_empty_object_and_a_python_dict_hold_no_fields() {
         for message in ["GET /files/{path}", "done {}", "{'a': 1}", "{", "{{{{{{{{", "{\"a\":"] {
-            assert_eq!(find(message), None, "{message}");
+            assert_eq!(embedded_json(message), None, "{message}");
         }
     }
 
     #[test]
     fn braces_before_the_object_do_not_hide_it() {
-        assert_eq!(find(r#"GET /files/{path} {"a":1}"#).unwrap().message, "GET /files/{path}");
+        assert_eq!(embedded_json(r#"GET /files/{path} {"a":1}"#).unwrap().message, "GET /files/{path}");
     }
 }

@@ -1,0 +1,135 @@
+//! Whether the copies of a record, a line and an OTLP log record, name the same ids.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use crate::telemetry::{LogOrigin, LogRecord, SpanId, TraceId, embedded_json};
+
+/// What came of comparing lines with OTLP log records.
+#[derive(Debug, Clone, Default)]
+pub struct Copies {
+    /// How many records came both ways with the same ids.
+    pub agreeing: usize,
+    /// Records that came both ways with different ids.
+    pub disagreeing: Vec<Disagreement>,
+    /// Structured lines without an OTLP copy.
+    pub lines_only: Vec<Arc<LogRecord>>,
+    /// OTLP log records without a line.
+    pub otlp_only: Vec<Arc<LogRecord>>,
+}
+
+/// A record that came both ways with different ids.
+#[derive(Debug, Clone)]
+pub struct Disagreement {
+    /// The line.
+    pub line: Arc<LogRecord>,
+    /// The OTLP log record.
+    pub otlp: Arc<LogRecord>,
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, otlp } = self;
+        write!(
+            f,
+            "{:?}: the line names trace {} span {}, its OTLP copy trace {} span {}",
+            line.message, line.trace_id, line.span_id, otlp.trace_id, otlp.span_id
+        )
+    }
+}
+
+/// Pairs structured lines of stdout and stderr with OTLP log records of the same message.
+///
+/// A message that was written many times is paired by its ids first, so that only what is left over disagrees. Lines
+/// of Lambda's tab form carry no ids and are left out. Ids that are absent and ids that are zero say the same.
+pub fn compare_copies<'a>(records: impl IntoIterator<Item = &'a Arc<LogRecord>>) -> Copies {
+    let mut by_message: HashMap<String, (Vec<Arc<LogRecord>>, Vec<Arc<LogRecord>>)> = HashMap::new();
+    let mut order = Vec::new();
+    for record in records {
+        let tab = record.format == crate::telemetry::LineFormat::LambdaTab && record.trace_id.valid().is_none();
+        if !record.format.is_structured() || tab {
+            continue;
+        }
+        let words = words(record);
+        let (lines, otlp) = by_message.entry(words.clone()).or_insert_with(|| {
+            order.push(words);
+            Default::default()
+        });
+        if record.origin == LogOrigin::Otlp { otlp.push(record.clone()) } else { lines.push(record.clone()) }
+    }
+    let mut copies = Copies::default();
+    for (lines, mut otlp) in order.iter().filter_map(|words| by_message.remove(words)) {
+        let mut left = Vec::new();
+        for line in lines {
+            match otlp.iter().position(|copy| ids(copy) == ids(&line)) {
+                Some(at) => {
+                    otlp.remove(at);
+                    copies.agreeing += 1;
+                }
+                None => left.push(line),
+            }
+        }
+        let mut otlp = otlp.into_iter();
+        for line in left {
+            match otlp.next() {
+                Some(otlp) => copies.disagreeing.push(Disagreement { line, otlp }),
+                None => copies.lines_only.push(line),
+            }
+        }
+        copies.otlp_only.extend(otlp);
+    }
+    copies
+}
+
+fn ids(record: &LogRecord) -> (Option<TraceId>, Option<SpanId>) {
+    (record.trace_id.valid(), record.span_id.valid())
+}
+
+/// The first line of the message without the JSON behind it: a line of a log cannot hold more.
+fn words(record: &LogRecord) -> String {
+    let message = embedded_json(&record.message).map_or_else(|| record.message.clone(), |found| found.message);
+    message.lines().next().unwrap_or_default().trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        correlation::samples::record,
+        telemetry::{IdClaim, LineFormat},
+    };
+
+    fn otlp(trace: Option<u8>, span: Option<u64>) -> Arc<LogRecord> {
+        Arc::new(LogRecord { origin: LogOrigin::Otlp, format: LineFormat::Otlp, ..record(trace, span) })
+    }
+
+    #[test]
+    fn copies_with_the_same_ids_agree_in_any_order() {
+        let lines = [Arc::new(record(Some(1), Some(1))), Arc::new(record(Some(1), Some(2)))];
+        let copies = compare_copies(lines.iter().chain(&[otlp(Some(1), Some(2)), otlp(Some(1), Some(1))]));
+        assert_eq!((copies.agreeing, copies.disagreeing.len()), (2, 0));
+        assert!(copies.lines_only.is_empty() && copies.otlp_only.is_empty());
+    }
+
+    #[test]
+    fn a_copy_with_other_ids_disagrees_and_both_are_named() {
+        let copies = compare_copies(&[Arc::new(record(Some(1), Some(1))), otlp(Some(1), Some(2))]);
+        assert_eq!(copies.agreeing, 0);
+        assert!(copies.disagreeing[0].to_string().contains("span 0000000000000001, its OTLP copy"));
+    }
+
+    #[test]
+    fn a_record_that_came_one_way_only_is_named() {
+        let copies = compare_copies(&[Arc::new(record(Some(1), Some(1)))]);
+        assert_eq!((copies.lines_only.len(), copies.otlp_only.len()), (1, 0));
+        let copies = compare_copies(&[otlp(Some(1), Some(1))]);
+        assert_eq!((copies.lines_only.len(), copies.otlp_only.len()), (0, 1));
+    }
+
+    #[test]
+    fn zero_on_the_line_and_nothing_over_otlp_say_the_same_and_text_says_nothing() {
+        let zero = LogRecord { trace_id: IdClaim::Zero, span_id: IdClaim::Zero, ..record(None, None) };
+        let text = LogRecord { format: LineFormat::Text, ..record(None, None) };
+        let copies = compare_copies(&[Arc::new(zero), otlp(None, None), Arc::new(text)]);
+        assert_eq!((copies.agreeing, copies.lines_only.len()), (1, 0));
+    }
+}

@@ -1,0 +1,522 @@
+//! The spans and log records of one request, told apart from those of all others.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
+
+use regex::Regex;
+
+use super::Trace;
+use crate::{
+    capture::Capture,
+    stimulus::{Caller, ContextForm, Delivery},
+    telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanId, SpanKind, TraceId, Value, xray::XrayHeader},
+};
+
+/// Attributes that hold the client's User-Agent (semantic conventions, stable and old).
+const USER_AGENT: [&str; 2] = ["user_agent.original", "http.user_agent"];
+/// Attributes that hold Lambda's request id (semantic conventions, stable and old, and what vendors write).
+pub(super) const REQUEST_ID: [&str; 5] =
+    ["faas.invocation_id", "faas.execution", "aws.request_id", "aws_request_id", "aws.lambda.invoked_request_id"];
+/// How far a clock read by the service may be off the harness's, in nanoseconds. Both are on one machine.
+const CLOCK_TOLERANCE: u64 = 1_000_000;
+
+/// What the caller of [`request`] knows about the run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options<'a> {
+    /// Position in the store's order up to which records may belong to the request; `None` for the moment when its
+    /// answer had been read.
+    pub window_end: Option<u64>,
+    /// Whether nothing else ran between the request and the end of the window, so that a record without ids that
+    /// came in between must be this request's.
+    pub exclusive: bool,
+    /// Lines to leave out, by their text as written.
+    pub ignore: &'a [Regex],
+}
+
+/// How the spans of a request were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundBy {
+    /// The entry span hangs on the caller's span, in the caller's trace.
+    RemoteParent,
+    /// It is the only one that can be meant in the caller's trace.
+    TraceId,
+    /// By Lambda's request id in its attributes.
+    RequestId,
+    /// By the User-Agent in its attributes.
+    UserAgent,
+    /// It started between sending and answering.
+    Window,
+    /// There are none, and rightly: the caller did not sample.
+    NotSampled,
+    /// There are none.
+    Nothing,
+}
+
+impl fmt::Display for FoundBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::RemoteParent => "the caller's span",
+            Self::TraceId => "the caller's trace id",
+            Self::RequestId => "the request id",
+            Self::UserAgent => "the User-Agent",
+            Self::Window => "the time between sending and answering",
+            Self::NotSampled => "nothing, since the caller did not sample",
+            Self::Nothing => "nothing",
+        })
+    }
+}
+
+/// Something that came with this request and does not belong to it.
+#[derive(Debug, Clone)]
+pub enum Stranger {
+    /// A span of the same trace that stands under another request's entry span.
+    SameTrace {
+        /// The span.
+        span: Arc<Span>,
+        /// The entry span above it.
+        entry: Arc<Span>,
+    },
+    /// An entry span that speaks of this request and is in another trace: the request was split.
+    OtherTrace {
+        /// The span.
+        span: Arc<Span>,
+    },
+    /// A line that came while nothing but this request ran, with the ids of another request.
+    Record {
+        /// The line.
+        record: Arc<LogRecord>,
+        /// The trace that it names.
+        trace_id: TraceId,
+    },
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SameTrace { span, entry } => {
+                write!(
+                    f,
+                    "{} {:?} stands under another entry span, {:?} ({})",
+                    span.kind, span.name, entry.name, entry.span_id
+                )
+            }
+            Self::OtherTrace { span } => {
+                write!(f, "{} {:?} is of this request but in the trace {}", span.kind, span.name, span.trace_id)
+            }
+            Self::Record { record, trace_id } => {
+                write!(f, "{} line {:?} names the trace {trace_id}", record.origin, record.message)
+            }
+        }
+    }
+}
+
+/// Everything that was captured for one request.
+#[derive(Debug, Clone)]
+pub struct RequestEvidence {
+    /// How the entry spans were found.
+    pub found_by: FoundBy,
+    /// The spans at which the request came in: one, unless something is wrong.
+    pub entries: Vec<Arc<Span>>,
+    /// The spans of the request as a tree, with its records attached.
+    pub trace: Trace,
+    /// The structured records of the request, in order of arrival: lines and OTLP copies.
+    pub logs: Vec<Arc<LogRecord>>,
+    /// Text lines that came during the request or have its request id; they claim nothing.
+    pub text: Vec<Arc<LogRecord>>,
+    /// What came with it and does not belong to it.
+    pub strangers: Vec<Stranger>,
+    /// When nothing was found: entry spans that came, each of which is somebody else's or nobody's.
+    pub candidates: Vec<Arc<Span>>,
+    /// The caller that the service was told of, if any.
+    pub caller: Option<Caller>,
+    /// Every trace that the service was told to carry on: the caller's, and on Lambda that of the runtime's header.
+    pub told_traces: Vec<TraceId>,
+    /// Lambda's request id.
+    pub request_id: Option<String>,
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) user_agent: String,
+    /// Spans outside the tree that records of the request name, with the entry span above each.
+    pub(super) outside: HashMap<(TraceId, SpanId), Arc<Span>>,
+}
+
+impl RequestEvidence {
+    /// The trace that the service made or carried on for this request.
+    pub fn trace_id(&self) -> Option<TraceId> {
+        self.entries.first().map(|span| span.trace_id)
+    }
+
+    /// Whether the caller asked for spans; `true` when there was no caller.
+    pub fn sampled(&self) -> bool {
+        self.caller.is_none_or(|caller| caller.sampled)
+    }
+}
+
+/// Finds what was captured for one request.
+///
+/// Entry spans are looked for in the traces that the service was told to carry on. Where those hold several requests,
+/// and where they hold none, Lambda's request id decides, then the User-Agent, then the time. Attributes that speak of
+/// another request exclude a span always.
+pub fn request(capture: &Capture, delivery: &Delivery, options: Options<'_>) -> RequestEvidence {
+    let search = Search::new(capture, delivery, options);
+    let (found_by, entries) = search.entries();
+    search.evidence(found_by, entries)
+}
+
+/// An entry span: nothing received stands above it.
+#[derive(Debug, Clone)]
+struct Entry {
+    span: Arc<Span>,
+    /// `None` when nothing in its subtree says, else whether it says this request's.
+    request_id: Option<bool>,
+    user_agent: Option<bool>,
+}
+
+impl Entry {
+    fn contradicts(&self) -> bool {
+        // The request id is unique and the User-Agent may be shared or rewritten, so the former outweighs the latter.
+        self.request_id == Some(false) || (self.request_id.is_none() && self.user_agent == Some(false))
+    }
+}
+
+struct Search<'a> {
+    capture: &'a Capture,
+    delivery: &'a Delivery,
+    options: Options<'a>,
+    caller: Option<Caller>,
+    told_traces: Vec<TraceId>,
+    remote_parents: Vec<SpanId>,
+}
+
+impl<'a> Search<'a> {
+    fn new(capture: &'a Capture, delivery: &'a Delivery, options: Options<'a>) -> Self {
+        let caller = delivery.caller.filter(|_| delivery.form != ContextForm::Absent);
+        let runtime = delivery.invocation.as_ref().and_then(|invocation| invocation.runtime_trace_header.as_ref());
+        let runtime = runtime.and_then(|header| header.parse::<XrayHeader>().ok()).map(|header| header.root);
+        let mut told_traces: Vec<TraceId> = caller.map(|caller| caller.trace_id).into_iter().collect();
+        told_traces.extend(runtime.filter(|root| !told_traces.contains(root)));
+        Self { capture, delivery, options, caller, told_traces, remote_parents: delivery.remote_parents() }
+    }
+
+    fn entries(&self) -> (FoundBy, Vec<Arc<Span>>) {
+        for &trace_id in &self.told_traces {
+            let all = self.entries_of(trace_id);
+            let possible: Vec<Entry> = all.iter().filter(|entry| !entry.contradicts()).cloned().collect();
+            if possible.is_empty() {
+                continue;
+            }
+            // A trace of its own belongs to one request entirely. One that others share needs a sign for each.
+            let shared = possible.len() < all.len() || self.serves_several(&possible);
+            let (by, entries) = if shared { self.narrow(possible) } else { (None, possible) };
+            if !entries.is_empty() {
+                let hangs =
+                    |entry: &Entry| entry.span.parent_span_id.is_some_and(|id| self.remote_parents.contains(&id));
+                let plain = if entries.iter().all(hangs) { FoundBy::RemoteParent } else { FoundBy::TraceId };
+                return (by.unwrap_or(plain), entries.into_iter().map(|entry| entry.span).collect());
+            }
+        }
+        let elsewhere: Vec<Entry> = self
+            .traces_that_speak_of_it()
+            .into_iter()
+            .flat_map(|trace_id| self.entries_of(trace_id))
+            .filter(|entry| !entry.contradicts() && (entry.request_id.is_some() || entry.user_agent.is_some()))
+            .collect();
+        if let (Some(by), entries) = self.narrow(elsewhere) {
+            if !entries.is_empty() {
+                return (by, entries.into_iter().map(|entry| entry.span).collect());
+            }
+        }
+        if self.caller.is_some_and(|caller| !caller.sampled) {
+            return (FoundBy::NotSampled, Vec::new());
+        }
+        let during: Vec<Arc<Span>> = self.candidates().into_iter().filter(|span| self.during(span)).collect();
+        if during.len() == 1 || (self.options.exclusive && !during.is_empty()) {
+            return (FoundBy::Window, during);
+        }
+        (FoundBy::Nothing, Vec::new())
+    }
+
+    /// Several entry spans in one trace are several requests when they do not overlap, or hang on the same caller.
+    fn serves_several(&self, entries: &[Entry]) -> bool {
+        entries.len() > 1 && entries.iter().any(|entry| !self.during(&entry.span))
+    }
+
+    /// The entries that speak of this request, by the surest sign that any of them has.
+    fn narrow(&self, entries: Vec<Entry>) -> (Option<FoundBy>, Vec<Entry>) {
+        let by = |sign: fn(&Entry) -> bool| entries.iter().filter(|entry| sign(entry)).cloned().collect::<Vec<_>>();
+        let (found_by, chosen) =
+            match (by(|entry| entry.request_id == Some(true)), by(|entry| entry.user_agent == Some(true))) {
+                (ids, _) if !ids.is_empty() => return (Some(FoundBy::RequestId), ids),
+                (_, agents) if !agents.is_empty() => (FoundBy::UserAgent, agents),
+                _ => (FoundBy::Window, entries),
+            };
+        let during: Vec<Entry> = chosen.iter().filter(|entry| self.during(&entry.span)).cloned().collect();
+        match (found_by, during.is_empty()) {
+            (_, false) => (Some(found_by), during),
+            (FoundBy::UserAgent, true) => (Some(found_by), chosen),
+            _ => (None, Vec::new()),
+        }
+    }
+
+    fn during(&self, span: &Span) -> bool {
+        let (sent, answered) = (self.delivery.sent.unix_nano, self.delivery.answered.unix_nano);
+        (sent.saturating_sub(CLOCK_TOLERANCE)..=answered.saturating_add(CLOCK_TOLERANCE))
+            .contains(&span.start_unix_nano)
+    }
+
+    /// The entry spans of a trace: those without a parent, on a remote parent, and SERVER and CONSUMER spans whose
+    /// parent never came. Other spans whose parent never came are orphans of some entry.
+    fn entries_of(&self, trace_id: TraceId) -> Vec<Entry> {
+        let spans: Vec<&Arc<Span>> = self.capture.spans_of(trace_id).collect();
+        let known: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
+        let mut seen = HashSet::new();
+        let entry = |span: &&&Arc<Span>| match span.parent_span_id {
+            None => true,
+            Some(parent) if known.contains(&parent) => false,
+            Some(parent) => {
+                self.remote_parents.contains(&parent) || matches!(span.kind, SpanKind::Server | SpanKind::Consumer)
+            }
+        };
+        let entries: Vec<Arc<Span>> =
+            spans.iter().filter(entry).filter(|span| seen.insert(span.span_id)).map(|span| Arc::clone(span)).collect();
+        let trees = Trees::new(&spans);
+        entries
+            .into_iter()
+            .map(|span| {
+                let below = trees.below(span.span_id);
+                let (request_id, user_agent) = self.signs(&below);
+                Entry { span, request_id, user_agent }
+            })
+            .collect()
+    }
+
+    /// What the attributes of a tree say of the request, nearest to the entry first. CLIENT spans speak of requests of
+    /// their own: `aws.request_id` there is that of S3.
+    fn signs(&self, tree: &[Arc<Span>]) -> (Option<bool>, Option<bool>) {
+        let said = |keys: &[&str]| {
+            tree.iter()
+                .filter(|span| !matches!(span.kind, SpanKind::Client | SpanKind::Producer))
+                .find_map(|span| keys.iter().find_map(|key| span.attributes.str(key)))
+        };
+        let invocation = self.delivery.invocation.as_ref();
+        let request_id = invocation.and_then(|own| said(&REQUEST_ID).map(|said| said == own.request_id));
+        let known = !self.delivery.user_agent.is_empty();
+        let user_agent = said(&USER_AGENT).filter(|_| known).map(|said| said == self.delivery.user_agent);
+        (request_id, user_agent)
+    }
+
+    /// Traces with a span that names the request id or the User-Agent, in order of arrival.
+    fn traces_that_speak_of_it(&self) -> Vec<TraceId> {
+        let request_id = self.delivery.invocation.as_ref().map(|own| own.request_id.as_str());
+        let user_agent = Some(self.delivery.user_agent.as_str()).filter(|agent| !agent.is_empty());
+        let speaks = |attributes: &Attributes, keys: &[&str], own: Option<&str>| {
+            own.is_some_and(|own| keys.iter().any(|key| attributes.str(key) == Some(own)))
+        };
+        let mut seen = HashSet::new();
+        let spans = self.capture.spans().iter().filter(|span| {
+            !matches!(span.kind, SpanKind::Client | SpanKind::Producer)
+                && (speaks(&span.attributes, &REQUEST_ID, request_id)
+                    || speaks(&span.attributes, &USER_AGENT, user_agent))
+        });
+        spans.map(|span| span.trace_id).filter(|&trace_id| seen.insert(trace_id)).collect()
+    }
+
+    /// Entry spans of every trace that do not speak of another request.
+    fn candidates(&self) -> Vec<Arc<Span>> {
+        let mut seen = HashSet::new();
+        let traces: Vec<TraceId> =
+            self.capture.spans().iter().map(|span| span.trace_id).filter(|&trace_id| seen.insert(trace_id)).collect();
+        let entries = traces.into_iter().flat_map(|trace_id| self.entries_of(trace_id));
+        entries.filter(|entry| !entry.contradicts()).map(|entry| entry.span).collect()
+    }
+
+    fn evidence(&self, found_by: FoundBy, entries: Vec<Arc<Span>>) -> RequestEvidence {
+        let mut own: Vec<Arc<Span>> = Vec::new();
+        let mut strangers = Vec::new();
+        let mut traces: Vec<TraceId> = self.told_traces.clone();
+        for span in &entries {
+            if !traces.contains(&span.trace_id) {
+                traces.push(span.trace_id);
+            }
+        }
+        let mut shared = HashSet::new();
+        for &trace_id in &traces {
+            let spans: Vec<&Arc<Span>> = self.capture.spans_of(trace_id).collect();
+            let trees = Trees::new(&spans);
+            let others: Vec<Entry> = self
+                .entries_of(trace_id)
+                .into_iter()
+                .filter(|entry| !entries.iter().any(|own| Arc::ptr_eq(own, &entry.span)))
+                .collect();
+            let mut foreign: HashMap<SpanId, Arc<Span>> = HashMap::new();
+            for entry in &others {
+                shared.insert(trace_id);
+                for span in trees.below(entry.span.span_id) {
+                    foreign.insert(span.span_id, entry.span.clone());
+                }
+            }
+            let mut claimed: HashSet<SpanId> = HashSet::new();
+            for entry in entries.iter().filter(|entry| entry.trace_id == trace_id) {
+                claimed.extend(trees.below(entry.span_id).iter().map(|span| span.span_id));
+            }
+            for span in spans {
+                // Orphans of a shared trace go to the request during which they started.
+                let inside =
+                    |entry: &Arc<Span>| (entry.start_unix_nano..=entry.end_unix_nano).contains(&span.start_unix_nano);
+                if claimed.contains(&span.span_id) || (others.is_empty() && !foreign.contains_key(&span.span_id)) {
+                    own.push(span.clone());
+                } else if let Some(entry) = foreign.get(&span.span_id) {
+                    strangers.push(Stranger::SameTrace { span: span.clone(), entry: entry.clone() });
+                } else if entries.iter().any(inside) {
+                    own.push(span.clone());
+                }
+            }
+        }
+        for trace_id in self.traces_that_speak_of_it().into_iter().filter(|trace_id| !traces.contains(trace_id)) {
+            let speaks = |entry: &Entry| {
+                !entry.contradicts() && (entry.request_id == Some(true) || self.is_marked(&entry.span.attributes))
+            };
+            let split = self.entries_of(trace_id).into_iter().filter(|entry| speaks(entry));
+            strangers.extend(split.map(|entry| Stranger::OtherTrace { span: entry.span }));
+        }
+        let trace = Trace::new(own, &self.remote_parents);
+        let candidates = if entries.is_empty() { self.candidates() } else { Vec::new() };
+        let mut evidence = RequestEvidence {
+            found_by,
+            entries,
+            trace,
+            logs: Vec::new(),
+            text: Vec::new(),
+            strangers,
+            candidates,
+            caller: self.caller,
+            told_traces: self.told_traces.clone(),
+            request_id: self.delivery.invocation.as_ref().map(|own| own.request_id.clone()),
+            method: self.delivery.method.clone(),
+            target: self.delivery.target.clone(),
+            user_agent: self.delivery.user_agent.clone(),
+            outside: HashMap::new(),
+        };
+        self.records(&mut evidence, &traces, &shared);
+        evidence
+    }
+
+    /// Whether the attributes hold the mark, which is unique: a User-Agent may not be.
+    fn is_marked(&self, attributes: &Attributes) -> bool {
+        let mark = &self.delivery.mark;
+        !mark.is_empty() && USER_AGENT.iter().any(|key| attributes.str(key).is_some_and(|agent| agent.contains(mark)))
+    }
+
+    fn records(&self, evidence: &mut RequestEvidence, traces: &[TraceId], shared: &HashSet<TraceId>) {
+        let end = self.options.window_end.unwrap_or(self.delivery.answered.seq);
+        for record in self.capture.logs() {
+            if record.origin != LogOrigin::Otlp && self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw))
+            {
+                continue;
+            }
+            let arrived = (self.delivery.sent.seq..=end).contains(&record.arrival.seq);
+            let own_request = record.request_id.is_some() && record.request_id == evidence.request_id;
+            if !record.format.is_structured() {
+                if arrived || own_request {
+                    evidence.text.push(record.clone());
+                }
+                continue;
+            }
+            let named = record.trace_id.valid();
+            let in_tree =
+                named.zip(record.span_id.valid()).is_some_and(|(t, s)| evidence.trace.position(t, s).is_some());
+            let own_trace = named.is_some_and(|trace_id| traces.contains(&trace_id));
+            let received = named.zip(record.span_id.valid()).and_then(|(t, s)| self.capture.span(t, s));
+            // In a shared trace an id of the trace alone does not say whose the record is.
+            let alone = named.is_some_and(|trace_id| !shared.contains(&trace_id));
+            let when = match record.time_unix_nano.filter(|_| record.origin == LogOrigin::Otlp) {
+                // OTLP records come in batches, so the time of arrival says nothing and that of writing does.
+                Some(time) => {
+                    let (sent, answered) = (self.delivery.sent.unix_nano, self.delivery.answered.unix_nano);
+                    (sent..=answered).contains(&time)
+                }
+                None => arrived,
+            };
+            let lonely = named.is_none() || (own_trace && received.is_none());
+            let belongs = in_tree
+                || (own_trace && alone)
+                || own_request
+                || self.span_in_tree(evidence, record)
+                || self.mentions(record)
+                || (lonely && record.request_id.is_none() && when && self.options.exclusive);
+            if belongs {
+                if let (false, Some(span)) = (in_tree, received) {
+                    let entry = self.entry_above(span);
+                    evidence.outside.insert((span.trace_id, span.span_id), entry);
+                }
+                evidence.trace.attach(record.clone());
+                evidence.logs.push(record.clone());
+            } else if let (Some(trace_id), true) = (named, arrived && self.options.exclusive) {
+                if record.origin != LogOrigin::Otlp {
+                    evidence.strangers.push(Stranger::Record { record: record.clone(), trace_id });
+                }
+            }
+        }
+    }
+
+    /// Whether a record names a span of the tree with another trace id, or with none.
+    fn span_in_tree(&self, evidence: &RequestEvidence, record: &LogRecord) -> bool {
+        record.span_id.valid().is_some_and(|id| evidence.trace.nodes().iter().any(|node| node.span.span_id == id))
+    }
+
+    fn mentions(&self, record: &LogRecord) -> bool {
+        let mark = self.delivery.mark.as_str();
+        let holds = |value: &Value| value.as_str().is_some_and(|text| text.contains(mark));
+        !mark.is_empty() && (record.raw.contains(mark) || record.fields.iter().any(|(_, value)| holds(value)))
+    }
+
+    fn entry_above(&self, span: &Arc<Span>) -> Arc<Span> {
+        let mut seen = HashSet::from([span.span_id]);
+        let mut at = span;
+        while let Some(parent) = at.parent_span_id.and_then(|id| self.capture.span(at.trace_id, id)) {
+            if !seen.insert(parent.span_id) {
+                break;
+            }
+            at = parent;
+        }
+        at.clone()
+    }
+}
+
+/// The children of the spans of one trace.
+struct Trees {
+    children: HashMap<SpanId, Vec<Arc<Span>>>,
+    spans: HashMap<SpanId, Arc<Span>>,
+}
+
+impl Trees {
+    fn new(all: &[&Arc<Span>]) -> Self {
+        let mut children: HashMap<SpanId, Vec<Arc<Span>>> = HashMap::new();
+        let mut spans = HashMap::new();
+        for span in all {
+            if spans.insert(span.span_id, Arc::clone(span)).is_none() {
+                if let Some(parent) = span.parent_span_id {
+                    children.entry(parent).or_default().push(Arc::clone(span));
+                }
+            }
+        }
+        Self { children, spans }
+    }
+
+    /// A span and all below it, level by level.
+    fn below(&self, top: SpanId) -> Vec<Arc<Span>> {
+        let mut found: Vec<Arc<Span>> = self.spans.get(&top).cloned().into_iter().collect();
+        let mut seen = HashSet::from([top]);
+        let mut next = 0;
+        while let Some(span) = found.get(next) {
+            next += 1;
+            let children = self.children.get(&span.span_id).into_iter().flatten();
+            let new: Vec<Arc<Span>> = children.filter(|child| seen.insert(child.span_id)).cloned().collect();
+            found.extend(new);
+        }
+        found
+    }
+}

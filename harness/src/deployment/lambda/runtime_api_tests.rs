@@ -1,0 +1,183 @@
+use std::time::Duration;
+
+use super::*;
+use crate::stimulus::{Caller, ContextForm, HttpRequest, HttpResponse, http};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn call(address: SocketAddr, method: &str, path: &str, body: impl Into<Bytes>) -> HttpResponse {
+    let request = HttpRequest {
+        method: method.into(),
+        target: format!("/2018-06-01/runtime/{path}"),
+        headers: vec![("Lambda-Runtime-Function-Error-Type".into(), "Runtime.Header".into())],
+        body: body.into(),
+        caller: Caller::fresh(1, true),
+        form: ContextForm::Absent,
+    };
+    http::send(address, &request, "runtime", PATIENCE).await.unwrap()
+}
+
+fn dispatch(id: &str, trace_header: Option<&str>) -> Box<Dispatch> {
+    Box::new(Dispatch {
+        request_id: id.into(),
+        deadline_ms: 1_675_466_288_419,
+        function_arn: "arn:aws:lambda:us-west-2:123456789012:function:f".into(),
+        trace_header: trace_header.map(str::to_owned),
+        event: Bytes::from_static(b"{}"),
+    })
+}
+
+async fn asked(api: &mut RuntimeApi) -> oneshot::Sender<Box<Dispatch>> {
+    match api.did.recv().await {
+        Some(Did::Asked(waiting)) => waiting,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn api() -> (RuntimeApi, Arc<Store>) {
+    let store = Arc::new(Store::default());
+    (RuntimeApi::start(store.clone()).await.unwrap(), store)
+}
+
+/// A runtime that has the event `id`.
+async fn invoking(api: &mut RuntimeApi, id: &str) -> HttpResponse {
+    let next = tokio::spawn({
+        let address = api.address;
+        async move { call(address, "GET", "invocation/next", "").await }
+    });
+    let waiting = asked(api).await;
+    api.hand_out(waiting, dispatch(id, None)).unwrap();
+    next.await.unwrap()
+}
+
+fn error_type(response: &HttpResponse) -> String {
+    let body: Value = serde_json::from_slice(&response.body).unwrap();
+    body["errorType"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_event_comes_with_its_headers_and_a_trace_header_only_when_there_is_one() {
+    let (mut api, _store) = api().await;
+    let event = invoking(&mut api, "id-1").await;
+    assert_eq!((event.status, &event.body[..]), (200, &b"{}"[..]));
+    assert_eq!(event.header("lambda-runtime-aws-request-id"), Some("id-1"));
+    assert_eq!(event.header("lambda-runtime-deadline-ms"), Some("1675466288419"));
+    assert!(event.header("lambda-runtime-invoked-function-arn").unwrap().ends_with(":function:f"));
+    assert_eq!(event.header("lambda-runtime-trace-id"), None);
+    call(api.address, "POST", "invocation/id-1/response", "{}").await;
+    assert!(matches!(api.did.recv().await, Some(Did::Answered(_))));
+    let address = api.address;
+    let next = tokio::spawn(async move { call(address, "GET", "invocation/next", "").await });
+    let waiting = asked(&mut api).await;
+    api.hand_out(waiting, dispatch("id-2", Some("Root=1-2-3"))).unwrap();
+    assert_eq!(next.await.unwrap().header("lambda-runtime-trace-id"), Some("Root=1-2-3"));
+}
+
+#[tokio::test]
+async fn a_response_is_accepted_once_and_marked_before_the_runtime_knows() {
+    let (mut api, store) = api().await;
+    invoking(&mut api, "id").await;
+    let response = call(api.address, "POST", "invocation/id/response", "anything").await;
+    assert_eq!((response.status, &response.body[..]), (202, &br#"{"status":"OK"}"#[..]));
+    store.look(|capture| {
+        let marks: Vec<&Mark> = capture.lifecycle().iter().map(|made| &made.mark).collect();
+        let id = || "id".to_owned();
+        assert_eq!(marks, [&Mark::Dispatched { request_id: id() }, &Mark::Responded { request_id: id() }]);
+    });
+    match api.did.recv().await {
+        Some(Did::Answered(answer)) => assert_eq!(answer, Answer::Response(Bytes::from_static(b"anything"))),
+        other => panic!("{other:?}"),
+    }
+    let again = call(api.address, "POST", "invocation/id/response", "{}").await;
+    assert_eq!((again.status, error_type(&again)), (403, "InvalidStateTransition".into()));
+    let error = call(api.address, "POST", "invocation/id/error", "{}").await;
+    assert_eq!((error.status, error_type(&error)), (403, "InvalidStateTransition".into()));
+}
+
+#[tokio::test]
+async fn an_id_that_the_runtime_does_not_have_is_refused() {
+    let (mut api, _store) = api().await;
+    for path in ["invocation/other/response", "invocation/other/error"] {
+        let early = call(api.address, "POST", path, "{}").await;
+        assert_eq!((early.status, error_type(&early)), (400, "InvalidRequestID".into()), "{path}");
+    }
+    invoking(&mut api, "id").await;
+    let stale = call(api.address, "POST", "invocation/other/response", "{}").await;
+    assert_eq!((stale.status, error_type(&stale)), (400, "InvalidRequestID".into()));
+}
+
+#[tokio::test]
+async fn the_next_event_cannot_be_asked_for_before_this_one_is_answered() {
+    let (mut api, _store) = api().await;
+    invoking(&mut api, "id").await;
+    let next = call(api.address, "GET", "invocation/next", "").await;
+    assert_eq!((next.status, error_type(&next)), (403, "InvalidStateTransition".into()));
+}
+
+#[tokio::test]
+async fn a_request_for_the_next_event_that_was_given_up_can_be_made_again_and_no_event_goes_to_the_first() {
+    let (mut api, _store) = api().await;
+    let address = api.address;
+    let given_up = tokio::spawn(async move { call(address, "GET", "invocation/next", "").await });
+    let first = asked(&mut api).await;
+    let second = call(address, "GET", "invocation/next", "").await;
+    assert_eq!(second.status, 403, "while the first waits");
+    given_up.abort();
+    // The server notices the closed connection some time later.
+    let mut first = first;
+    first.closed().await;
+    assert!(api.hand_out(first, dispatch("id", None)).is_err());
+    let next = tokio::spawn(async move { call(address, "GET", "invocation/next", "").await });
+    let waiting = asked(&mut api).await;
+    api.hand_out(waiting, dispatch("id", None)).unwrap();
+    assert_eq!(next.await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_response_of_six_mebibytes_and_a_hundred_bytes_is_taken_and_one_byte_more_is_not() {
+    let (mut api, _store) = api().await;
+    invoking(&mut api, "fits").await;
+    let fits = call(api.address, "POST", "invocation/fits/response", vec![b'x'; LARGEST_RESPONSE]).await;
+    assert_eq!(fits.status, 202);
+    assert!(matches!(api.did.recv().await, Some(Did::Answered(Answer::Response(_)))));
+    invoking(&mut api, "over").await;
+    let over = call(api.address, "POST", "invocation/over/response", vec![b'x'; LARGEST_RESPONSE + 1]).await;
+    assert_eq!((over.status, error_type(&over)), (413, "RequestEntityTooLarge".into()));
+    match api.did.recv().await {
+        Some(Did::Answered(Answer::Error { error_type, .. })) => {
+            assert_eq!(error_type, "Function.ResponseSizeTooLarge");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_error_report_is_read_from_its_body_and_from_its_header_where_the_body_is_silent() {
+    let (mut api, _store) = api().await;
+    for (body, expected) in [
+        (r#"{"errorType":"E","errorMessage":"m","stackTrace":[]}"#, ("E", "m")),
+        ("not json", ("Runtime.Header", "not json")),
+    ] {
+        invoking(&mut api, "id").await;
+        let response = call(api.address, "POST", "invocation/id/error", body).await;
+        assert_eq!(response.status, 202);
+        match api.did.recv().await {
+            Some(Did::Answered(Answer::Error { error_type, message })) => {
+                assert_eq!((error_type.as_str(), message.as_str()), expected);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn init_can_fail_once_and_only_before_the_first_event_is_asked_for() {
+    let (mut failing, _store) = api().await;
+    let response = call(failing.address, "POST", "init/error", r#"{"errorType":"E","errorMessage":"m"}"#).await;
+    assert_eq!(response.status, 202);
+    assert!(matches!(failing.did.recv().await, Some(Did::FailedInit { .. })));
+    assert_eq!(call(failing.address, "GET", "invocation/next", "").await.status, 403);
+    let (mut started, _store) = api().await;
+    invoking(&mut started, "id").await;
+    assert_eq!(call(started.address, "POST", "init/error", "{}").await.status, 403);
+}

@@ -1,0 +1,277 @@
+//! Planted values that must be nowhere in the telemetry.
+
+use std::{fmt, sync::Arc};
+
+use base64::{Engine, engine::general_purpose};
+use percent_encoding::percent_decode_str;
+
+use crate::telemetry::{Attributes, LogRecord, Metric, Span, Value};
+
+/// A value that was sent and must not come out. Its `Debug` and every finding hide it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Canary {
+    /// What it is: `authorization`, `cookie`, `query parameter token`.
+    pub name: String,
+    value: String,
+}
+
+impl Canary {
+    /// A canary; `None` for a value so short that it would be found by chance (fewer than 6 bytes).
+    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Option<Self> {
+        let value = value.into();
+        (value.len() >= 6).then(|| Self { name: name.into(), value })
+    }
+
+    /// The form in which `text` holds this canary, if it does.
+    pub fn found_in(&self, text: &str) -> Option<SecretForm> {
+        if text.contains(&self.value) {
+            return Some(SecretForm::Plain);
+        }
+        // A line is JSON, where a quote and a backslash are written with a backslash.
+        let escaped = serde_json::Value::from(self.value.as_str()).to_string();
+        if text.contains(&escaped[1..escaped.len() - 1]) {
+            return Some(SecretForm::Plain);
+        }
+        if text.contains(['%', '+']) {
+            let holds = |text: &str| percent_decode_str(text).decode_utf8_lossy().contains(&self.value);
+            if holds(text) || holds(&text.replace('+', " ")) {
+                return Some(SecretForm::PercentEncoded);
+            }
+        }
+        self.base64_forms().iter().any(|form| text.contains(form)).then_some(SecretForm::Base64)
+    }
+
+    /// What the value looks like inside base64, whichever of three positions it begins at (`Basic user:password`
+    /// puts any number of bytes before it); the digits that its neighbours share are left out.
+    fn base64_forms(&self) -> Vec<String> {
+        let mut forms = Vec::new();
+        for before in 0..3 {
+            let mut bytes = vec![0; before];
+            bytes.extend_from_slice(self.value.as_bytes());
+            let first = (before * 8).div_ceil(6);
+            let last = bytes.len() * 8 / 6;
+            for engine in [&general_purpose::STANDARD_NO_PAD, &general_purpose::URL_SAFE_NO_PAD] {
+                let encoded = engine.encode(&bytes);
+                if let Some(own) = encoded.get(first..last).filter(|own| !forms.iter().any(|form| form == own)) {
+                    forms.push(own.to_owned());
+                }
+            }
+        }
+        forms
+    }
+}
+
+impl fmt::Debug for Canary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canary").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// How a canary was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretForm {
+    /// As it was sent.
+    Plain,
+    /// With `%` escapes.
+    PercentEncoded,
+    /// In base64, of either alphabet.
+    Base64,
+}
+
+impl fmt::Display for SecretForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Plain => "as sent",
+            Self::PercentEncoded => "percent-encoded",
+            Self::Base64 => "in base64",
+        })
+    }
+}
+
+/// A canary that came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leak {
+    /// [`Canary::name`].
+    pub canary: String,
+    /// Where: `span SERVER 00f067aa0ba902b7, attribute url.query`. Never holds the value.
+    pub place: String,
+    /// How it was written there.
+    pub form: SecretForm,
+}
+
+impl fmt::Display for Leak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is in {} ({})", self.canary, self.place, self.form)
+    }
+}
+
+/// Looks for every canary in names, attributes (keys and values), events, links and status of spans, in text and
+/// fields of log records, in exported metrics' attributes, and in the resources and scopes of all of them. Each place
+/// is named once a canary.
+pub fn find_secrets<'a>(
+    canaries: &[Canary],
+    spans: impl IntoIterator<Item = &'a Arc<Span>>,
+    logs: impl IntoIterator<Item = &'a Arc<LogRecord>>,
+    metrics: impl IntoIterator<Item = &'a Arc<Metric>>,
+) -> Vec<Leak> {
+    let mut search = Search { canaries, leaks: Vec::new() };
+    for span in spans {
+        let at = format!("span {} {}", span.kind, span.span_id);
+        search.text(&span.name, || format!("{at}, name"));
+        search.text(&span.status.message, || format!("{at}, status message"));
+        search.text(&span.trace_state, || format!("{at}, tracestate"));
+        search.attributes(&span.attributes, || format!("{at}, attribute"));
+        for (i, event) in span.events.iter().enumerate() {
+            search.text(&event.name, || format!("{at}, name of event {i}"));
+            search.attributes(&event.attributes, || format!("{at}, event {i}, attribute"));
+        }
+        for (i, link) in span.links.iter().enumerate() {
+            search.attributes(&link.attributes, || format!("{at}, link {i}, attribute"));
+        }
+        search.attributes(&span.resource.attributes, || "the resource of spans, attribute".to_owned());
+        search.attributes(&span.scope.attributes, || format!("scope of {at}, attribute"));
+    }
+    for record in logs {
+        let at = format!("{} log record {}", record.origin, record.arrival.seq);
+        let before = search.leaks.len();
+        search.attributes(&record.fields, || format!("{at}, field"));
+        search.value(&record.body, || format!("{at}, body"));
+        if search.leaks.len() == before {
+            // The fields are parts of the line: where one of them is named, the line says nothing more.
+            search.text(&record.raw, || format!("{at}, text"));
+            search.text(&record.message, || format!("{at}, message"));
+        }
+        if let Some(resource) = &record.resource {
+            search.attributes(&resource.attributes, || "the resource of log records, attribute".to_owned());
+        }
+        if let Some(scope) = &record.scope {
+            search.attributes(&scope.attributes, || format!("scope of {at}, attribute"));
+        }
+    }
+    for metric in metrics {
+        for point in &metric.points {
+            search.attributes(&point.attributes, || format!("metric {}, attribute", metric.name));
+        }
+        search.attributes(&metric.resource.attributes, || "the resource of metrics, attribute".to_owned());
+    }
+    search.leaks
+}
+
+struct Search<'a> {
+    canaries: &'a [Canary],
+    leaks: Vec<Leak>,
+}
+
+impl Search<'_> {
+    fn text(&mut self, text: &str, place: impl Fn() -> String) {
+        for canary in self.canaries {
+            if let Some(form) = canary.found_in(text) {
+                let place = place();
+                // A place is made of names that the service chose, and a name may be the secret.
+                let hidden = self.canaries.iter().any(|canary| canary.found_in(&place).is_some());
+                let place = if hidden { "a place whose name holds it".to_owned() } else { place };
+                let leak = Leak { canary: canary.name.clone(), place, form };
+                if !self.leaks.contains(&leak) {
+                    self.leaks.push(leak);
+                }
+            }
+        }
+    }
+
+    fn value(&mut self, value: &Value, place: impl Fn() -> String) {
+        match value {
+            Value::Empty => {}
+            Value::Bytes(bytes) => self.text(&String::from_utf8_lossy(bytes), &place),
+            Value::String(text) => self.text(text, &place),
+            other => self.text(&other.to_string(), &place),
+        }
+    }
+
+    fn attributes(&mut self, attributes: &Attributes, place: impl Fn() -> String) {
+        for (key, value) in attributes.iter() {
+            self.text(key, || format!("{} key", place()));
+            self.value(value, || format!("{} {key}", place()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        correlation::samples::{record, span},
+        telemetry::{SpanEvent, SpanLink},
+    };
+
+    const SECRET: &str = "s3cr3t/with \"quotes\"";
+
+    fn canary() -> [Canary; 1] {
+        [Canary::new("authorization", SECRET).unwrap()]
+    }
+
+    fn attribute(key: &str, value: impl Into<Value>) -> Attributes {
+        [(key.to_owned(), value.into())].into_iter().collect()
+    }
+
+    #[test]
+    fn every_place_of_a_span_is_searched_and_named_without_the_value() {
+        let mut leaky = span(1, None, &format!("GET {SECRET}"));
+        leaky.status.message = SECRET.into();
+        leaky.attributes = attribute("url.query", SECRET);
+        leaky.events = vec![SpanEvent { name: "e".into(), time_unix_nano: 0, attributes: attribute("x", SECRET) }];
+        leaky.links =
+            vec![SpanLink { trace_id: String::new(), span_id: String::new(), attributes: attribute("y", SECRET) }];
+        leaky.resource =
+            Arc::new(crate::telemetry::Resource { attributes: attribute("z", SECRET), ..Default::default() });
+        leaky.scope = Arc::new(crate::telemetry::Scope { attributes: attribute("s", SECRET), ..Default::default() });
+        let leaks = find_secrets(&canary(), &[Arc::new(leaky)], &[], &[]);
+        assert_eq!(leaks.len(), 7);
+        assert!(leaks.iter().all(|leak| !leak.to_string().contains("s3cr3t")));
+        assert_eq!(
+            leaks[2].to_string(),
+            "authorization is in span INTERNAL 0000000000000001, attribute url.query (as sent)"
+        );
+    }
+
+    #[test]
+    fn a_secret_in_a_key_is_found_and_the_key_is_not_printed() {
+        let mut leaky = span(1, None, "a");
+        leaky.attributes = attribute(SECRET, SECRET);
+        let leaks = find_secrets(&canary(), &[Arc::new(leaky)], &[], &[]);
+        assert!(!leaks.is_empty() && !format!("{leaks:?}").contains("s3cr3t"));
+    }
+
+    #[test]
+    fn fields_of_records_are_named_and_text_is_searched_when_no_field_holds_it() {
+        let mut with_field = record(None, None);
+        with_field.fields = attribute("headers.authorization", SECRET);
+        with_field.raw = format!("{{\"headers\":{{\"authorization\":{}}}}}", serde_json::Value::from(SECRET));
+        let mut as_text = record(None, None);
+        as_text.raw = format!("got {}", serde_json::Value::from(SECRET));
+        let leaks = find_secrets(&canary(), &[], &[Arc::new(with_field), Arc::new(as_text)], &[]);
+        let places: Vec<&str> = leaks.iter().map(|leak| leak.place.as_str()).collect();
+        assert_eq!(places, ["stdout log record 3, field headers.authorization", "stdout log record 3, text"]);
+    }
+
+    #[test]
+    fn encoded_forms_are_found_wherever_they_begin() {
+        let canary = &canary()[0];
+        assert_eq!(canary.found_in("q=s3cr3t%2Fwith%20%22quotes%22&x"), Some(SecretForm::PercentEncoded));
+        assert_eq!(canary.found_in("q=s3cr3t%2fwith+%22quotes%22"), Some(SecretForm::PercentEncoded));
+        for user in ["", "u", "us", "user"] {
+            let basic = general_purpose::STANDARD.encode(format!("{user}:{SECRET}:more"));
+            assert_eq!(canary.found_in(&format!("Basic {basic}")), Some(SecretForm::Base64), "{user}");
+            let url = general_purpose::URL_SAFE_NO_PAD.encode(format!("{user}{SECRET}"));
+            assert_eq!(canary.found_in(&url), Some(SecretForm::Base64), "{user}");
+        }
+    }
+
+    #[test]
+    fn what_holds_no_canary_is_no_leak_and_a_short_value_is_no_canary() {
+        assert_eq!(canary()[0].found_in("s3cr3t is only a part of it, 100% + [redacted]"), None);
+        assert!(
+            find_secrets(&canary(), &[Arc::new(span(1, None, "a"))], &[Arc::new(record(None, None))], &[]).is_empty()
+        );
+        assert_eq!(Canary::new("short", "12345"), None);
+    }
+}

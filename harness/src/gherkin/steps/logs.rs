@@ -1,0 +1,213 @@
+//! Steps about log records and lines.
+
+use std::sync::Arc;
+
+use super::super::{
+    observe::Seen,
+    registry::{Keyword, Need, StepDefinition},
+};
+use super::trace::{named, values};
+use crate::{
+    correlation::{compare_copies, correlated},
+    expectation::{LogMatcher, TextMatcher},
+    report::Problem,
+    telemetry::{LogOrigin, LogRecord},
+};
+
+pub(super) const STEPS: &[StepDefinition] = &[
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "every log line of the request carries the trace ID and the ID of a span in it",
+        about: "The five conditions of “the request is correlated” for every structured line and every OTLP log record of \
+                every request of the scenario; there must be at least one. Lines without ids that came while nothing else \
+                ran count as the request's. What matches `ignore-lines` is left out.",
+        example: "Then every log line of the request carries the trace ID and the ID of a span in it",
+        need: Need::Alone,
+        run: |world, _| Box::pin(async { world.scene()?.finally_each(every_record_is_correlated).await }),
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "there is a log line {text}",
+        about: "A line of the request contains this text in its message (or fits `/…/`). A log line is a line of stdout or \
+                stderr; where the service writes none for the request, its OTLP log records are meant.",
+        example: "Then there is a log line \"File not found\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let matcher = saying(arguments.text(0))?;
+                world.scene()?.eventually(|seen| find(&matcher, seen).map(|_| ())).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "there is no log line {text}",
+        about: "Judged once completeness is proven.",
+        example: "Then there is no log line \"panicked\"",
+        need: Need::Alone,
+        run: |world, arguments| {
+            Box::pin(async {
+                let matcher = saying(arguments.text(0))?;
+                world
+                    .scene()?
+                    .finally(|seen| match find(&matcher, seen) {
+                        Ok(found) => Err(format!("found      {} line: {}", found[0].origin, found[0].raw)),
+                        Err(_) => Ok(()),
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the log line {text} has the fields",
+        about: "One line with this message has all these fields, by their dotted paths as CloudWatch Logs discovers them; JSON \
+                inside the message counts.",
+        example: "Then the log line \"Request details\" has the fields\n  | field          | value              |\n  | headers.accept \
+                  | application/json,*/* |",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let fields = values(arguments.table(&["field", "value"])?)?;
+                let matcher = LogMatcher { fields, ..saying(arguments.text(0))? };
+                world.scene()?.eventually(|seen| find(&matcher, seen).map(|_| ())).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the log line {text} has the level {text}",
+        about: "One line with this message has this level; `warn` and `WARNING` are the same.",
+        example: "Then the log line \"File not found\" has the level \"ERROR\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let level = Some(arguments.text(1).to_owned());
+                let matcher = LogMatcher { level, ..saying(arguments.text(0))? };
+                world.scene()?.eventually(|seen| find(&matcher, seen).map(|_| ())).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the log line {text} belongs to the span {text}",
+        about: "One line with this message names a span of this name in the trace of the request.",
+        example: "Then the log line \"Request details\" belongs to the span \"GET /files/\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let (line, span) = (saying(arguments.text(0))?, named(arguments.text(1))?);
+                world
+                    .scene()?
+                    .eventually(|seen| {
+                        let lines = find(&line, seen)?;
+                        let spans = span.find(seen.evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
+                        let belongs = |record: &Arc<LogRecord>| {
+                            spans.iter().any(|span| {
+                                record.span_id.valid() == Some(span.span_id)
+                                    && record.trace_id.valid() == Some(span.trace_id)
+                            })
+                        };
+                        if lines.iter().any(belongs) {
+                            return Ok(());
+                        }
+                        let record = &lines[0];
+                        let names = record.trace_id.valid().zip(record.span_id.valid());
+                        let named = names.and_then(|(trace_id, span_id)| seen.capture.span(trace_id, span_id));
+                        let named = named.map_or_else(
+                            || format!("span {} (trace {}), which was not received", record.span_id, record.trace_id),
+                            |span| format!("span {} of {} {:?}", span.span_id, span.kind, span.name),
+                        );
+                        Err(format!("expected   span {} of {:?}\nfound      {named}", spans[0].span_id, spans[0].name))
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the log lines and the exported log records agree",
+        about: "Every structured line of the request has an OTLP log record with the same message and ids, and the other way \
+                round; there is at least one pair.",
+        example: "Then the log lines and the exported log records agree",
+        need: Need::Alone,
+        run: |world, _| {
+            Box::pin(async {
+                world
+                    .scene()?
+                    .eventually(|seen| {
+                        let copies = compare_copies(&seen.evidence.logs);
+                        let mut wrong: Vec<String> =
+                            copies.disagreeing.iter().map(|pair| format!("differs    {pair}")).collect();
+                        let alone = |record: &Arc<LogRecord>, what| format!("alone      {:?} {what}", record.message);
+                        wrong.extend(copies.lines_only.iter().map(|record| alone(record, "has no OTLP copy")));
+                        wrong.extend(copies.otlp_only.iter().map(|record| alone(record, "came over OTLP and not as a line")));
+                        if wrong.is_empty() && copies.agreeing == 0 {
+                            wrong.push("received   no line with an OTLP copy".into());
+                        }
+                        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "every log line is structured",
+        about: "No line that came during the request is mere text, and at least one is structured.",
+        example: "Then every log line is structured",
+        need: Need::Alone,
+        run: |world, _| {
+            Box::pin(async {
+                world
+                    .scene()?
+                    .finally_each(|seen| {
+                        let text: Vec<String> = seen.evidence.text.iter().map(|line| format!("text       {}", line.raw)).collect();
+                        let lines = seen.evidence.logs.iter().any(|record| record.origin != LogOrigin::Otlp);
+                        match (text.is_empty(), lines) {
+                            (true, true) => Ok(()),
+                            (true, false) => Err("received   no line at all".into()),
+                            (false, _) => Err(text.join("\n")),
+                        }
+                    })
+                    .await
+            })
+        },
+    },
+];
+
+/// Records whose message contains the text, or fits the expression.
+fn saying(text: &str) -> Result<LogMatcher, Problem> {
+    let message = match TextMatcher::parse(text).map_err(|error| Problem::from_error(&error))? {
+        TextMatcher::Exact(text) => TextMatcher::Contains(text),
+        other => other,
+    };
+    Ok(LogMatcher { message: Some(message), ..LogMatcher::default() })
+}
+
+/// Among the lines of a request; among its OTLP log records when it wrote no line.
+fn find(matcher: &LogMatcher, seen: &Seen<'_>) -> Result<Vec<Arc<LogRecord>>, String> {
+    let evidence = &seen.evidence;
+    let lines = || evidence.logs.iter().chain(&evidence.text).filter(|record| record.origin != LogOrigin::Otlp);
+    let found = if lines().next().is_some() { matcher.find(lines()) } else { matcher.find(&evidence.logs) };
+    found.map_err(|no_match| no_match.to_string())
+}
+
+/// The five conditions for every record of a request, all that is wrong at once.
+pub(super) fn every_record_is_correlated(seen: &Seen<'_>) -> Result<(), String> {
+    let evidence = &seen.evidence;
+    if evidence.logs.is_empty() {
+        return Err("received   no log record and no structured line of the request".into());
+    }
+    let wrong: Vec<String> = evidence
+        .logs
+        .iter()
+        .filter_map(|record| {
+            let failures = correlated(record, evidence).err()?;
+            let reasons: Vec<String> =
+                failures.iter().map(|failure| format!("({}) {failure}", failure.condition())).collect();
+            Some(format!("line       {} {:?}: {}", record.origin, record.message, reasons.join("; ")))
+        })
+        .collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}

@@ -1,0 +1,583 @@
+//! Steps about the spans of a request.
+
+use super::super::{
+    observe::Seen,
+    registry::{Arguments, Keyword, Need, StepDefinition},
+    world::World,
+};
+use crate::{
+    capture::Mark,
+    correlation::{Stranger, xray},
+    expectation::{Canary, Shape, SpanMatcher, TextMatcher, ValueMatcher, find_secrets},
+    report::Problem,
+    stimulus::ContextForm,
+    telemetry::{Span, SpanKind, StatusCode, TraceId},
+};
+
+/// The columns of a table of attributes.
+const ATTRIBUTES: [&str; 2] = ["attribute", "value"];
+
+pub(super) const STEPS: &[StepDefinition] = &[
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace ID is that of the caller",
+        about: "The service carried on the trace that the client's headers name.",
+        example: "Then the trace ID is that of the caller",
+        need: Need::Shared,
+        run: |world, _| {
+            Box::pin(async {
+                world.scene()?.eventually(|seen| trace_is(seen, seen.delivery.trace_id(), "the caller's trace")).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace ID is that of the event's X-Amzn-Trace-Id header",
+        about: "The Root in the header of the event that was delivered is the trace of the invocation's spans.",
+        example: "Then the trace ID is that of the event's X-Amzn-Trace-Id header",
+        need: Need::Shared,
+        run: |world, _| {
+            Box::pin(async {
+                let scene = world.scene()?;
+                let root = scene.last()?.event_root.ok_or_else(|| {
+                    Problem::errored("no literal event with a usable X-Amzn-Trace-Id header was delivered")
+                })?;
+                scene.eventually(|seen| trace_is(seen, Some(root), "the trace in the event's header")).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the service started a trace of its own",
+        about: "The request came without a trace context, and its spans are a new trace whose root has no parent.",
+        example: "Then the service started a trace of its own",
+        need: Need::Alone,
+        run: |world, _| {
+            Box::pin(async {
+                world
+                    .scene()?
+                    .eventually(|seen| match seen.evidence.entries.as_slice() {
+                        [entry] if entry.parent_span_id.is_none() => Ok(()),
+                        [entry] => Err(format!("expected   a root span without a parent\nclosest    {}", hanging(entry))),
+                        entries => Err(format!("expected   one root span\nreceived   {}", entries.len())),
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace hangs on the caller's span",
+        about: "The entry span's parent is the span that the client's headers name.",
+        example: "Then the trace hangs on the caller's span",
+        need: Need::Shared,
+        run: |world, _| {
+            Box::pin(async {
+                world
+                    .scene()?
+                    .eventually(|seen| {
+                        let caller = seen.delivery.caller.map(|caller| caller.span_id);
+                        hangs_on(seen, caller, "the caller's span")
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace hangs on the span in the runtime's trace header",
+        about: "The entry span's parent is the `Parent` of the `Lambda-Runtime-Trace-Id` header, as `xray-lambda` has it.",
+        example: "Then the trace hangs on the span in the runtime's trace header",
+        need: Need::Shared,
+        run: |world, _| {
+            Box::pin(async {
+                world
+                    .scene()?
+                    .eventually(|seen| {
+                        let invocation = seen.delivery.invocation.as_ref();
+                        let parent = invocation.and_then(|invocation| invocation.runtime_parent);
+                        hangs_on(seen, parent, "the span in the runtime's trace header")
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace is whole",
+        about: "Every request of the scenario has one entry span, which hangs on the caller's when there is one; every other \
+                span's parent was received; no span came twice; nothing of the request is in another trace.",
+        example: "Then the trace is whole",
+        need: Need::Shared,
+        run: |world, _| Box::pin(async { world.scene()?.finally_each(whole).await }),
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the request is correlated",
+        about: "The trace of every request of the scenario is whole, there is at least one log record or structured line of it, \
+                and every one of them meets the five conditions: its ids are not zero; the span they name was received in \
+                that trace; that span is one of the request that the line speaks of; the trace is the caller's; on Lambda its \
+                request id is the invocation's. What the caller does not sample has no spans and still has lines.",
+        example: "Then the request is correlated",
+        need: Need::Alone,
+        run: |world, _| {
+            Box::pin(async {
+                world
+                    .scene()?
+                    .finally_each(|seen| {
+                        let trace = if seen.evidence.sampled() { whole(seen) } else { no_spans(seen) };
+                        both(trace, super::logs::every_record_is_correlated(seen))
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "no span is exported for the request",
+        about: "Judged once completeness is proven. Right for what the caller does not sample.",
+        example: "Then no span is exported for the request",
+        need: Need::Shared,
+        run: |world, _| Box::pin(async { world.scene()?.finally_each(no_spans).await }),
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace has a {kind} span {text}",
+        about: "At least one span of the request is of this kind and has this name.",
+        example: "Then the trace has a SERVER span \"GET /files/{path}\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let matcher = SpanMatcher { kind: Some(kind(arguments.text(0))), ..named(arguments.text(1))? };
+                has(world, matcher).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace has a {kind} span {text} with status {status}",
+        about: "The same with the span's status code.",
+        example: "Then the trace has a CLIENT span \"S3.GetObject\" with status Error",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let kind = Some(kind(arguments.text(0)));
+                let status = Some(status(arguments.text(2)));
+                has(world, SpanMatcher { kind, status, ..named(arguments.text(1))? }).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace has a span {text} with status {status}",
+        about: "The same for a span of any kind.",
+        example: "Then the trace has a span \"/GetObject$/\" with status Error",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let status = Some(status(arguments.text(1)));
+                has(world, SpanMatcher { status, ..named(arguments.text(0))? }).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace has a {kind} span {text} with the attributes",
+        about: "The same with attributes, by name, value and type. Other attributes may be there too.",
+        example: "Then the trace has a SERVER span \"GET /files/\" with the attributes\n  | attribute                 | value |\n  \
+                  | http.response.status_code | 200   |",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let attributes = expected(arguments)?;
+                let matcher = SpanMatcher { kind: Some(kind(arguments.text(0))), attributes, ..named(arguments.text(1))? };
+                has(world, matcher).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the span {text} has the attributes",
+        about: "A span of this name, of any kind, has these attributes.",
+        example: "Then the span \"GET /files/\" has the attributes\n  | attribute  | value    |\n  | http.route | \"/files/\" |",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let attributes = expected(arguments)?;
+                has(world, SpanMatcher { attributes, ..named(arguments.text(0))? }).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the span {text} has no attribute {text}",
+        about: "Judged once completeness is proven: such a span is there, and none of its name has the attribute.",
+        example: "Then the span \"GET\" has no attribute \"http.route\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let matcher = named(arguments.text(0))?;
+                let key = arguments.text(1);
+                world
+                    .scene()?
+                    .finally(|seen| {
+                        let found = matcher.find(seen.evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
+                        let absent = SpanMatcher { absent: vec![key.to_owned()], ..SpanMatcher::default() };
+                        for span in found {
+                            if let Some(difference) = absent.differences(&span).first() {
+                                return Err(format!("closest    {} {:?}: {difference}", span.kind, span.name));
+                            }
+                        }
+                        Ok(())
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the span {text} has the event {text}",
+        about: "A span of this name has an event of this name (`exception`, …).",
+        example: "Then the span \"S3.GetObject\" has the event \"exception\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let matcher = named(arguments.text(0))?;
+                let event = arguments.text(1);
+                world
+                    .scene()?
+                    .eventually(|seen| {
+                        let found = matcher.find(seen.evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
+                        if found.iter().any(|span| span.events.iter().any(|found| found.name == event)) {
+                            return Ok(());
+                        }
+                        let events: Vec<&str> =
+                            found.iter().flat_map(|span| &span.events).map(|event| event.name.as_str()).collect();
+                        Err(format!(
+                            "closest    {} {:?}: events {events:?} (expected {event:?})",
+                            found[0].kind, found[0].name
+                        ))
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the span {text} is a child of the span {text}",
+        about: "Directly: the one names the other as its parent.",
+        example: "Then the span \"S3.ListObjectsV2\" is a child of the span \"GET /files/\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let (child, parent) = (named(arguments.text(0))?, named(arguments.text(1))?);
+                world
+                    .scene()?
+                    .eventually(|seen| {
+                        let trace = &seen.evidence.trace;
+                        let children = child.find(trace.spans()).map_err(|no_match| no_match.to_string())?;
+                        let parents = parent.find(trace.spans()).map_err(|no_match| no_match.to_string())?;
+                        let is_child = |span: &Span| {
+                            parents.iter().any(|parent| Some(parent.span_id) == span.parent_span_id)
+                        };
+                        if children.iter().any(|span| is_child(span)) {
+                            Ok(())
+                        } else {
+                            Err(format!("expected   parent {}\nclosest    {}", parents[0].span_id, hanging(&children[0])))
+                        }
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace has no span {text}",
+        about: "Judged once completeness is proven.",
+        example: "Then the trace has no span \"/Object/\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let matcher = named(arguments.text(0))?;
+                world
+                    .scene()?
+                    .finally(|seen| match matcher.find(seen.evidence.trace.spans()) {
+                        Ok(found) => Err(format!("found      {} {:?}", found[0].kind, found[0].name)),
+                        Err(_) => Ok(()),
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace has {int} span(s)",
+        about: "Exactly so many, judged once completeness is proven.",
+        example: "Then the trace has 2 spans",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let expected: usize = arguments.number(0)?;
+                world
+                    .scene()?
+                    .finally(|seen| match seen.evidence.trace.nodes().len() + seen.evidence.trace.duplicates.len() {
+                        found if found == expected => Ok(()),
+                        found => Err(format!("expected   {expected} spans\nfound      {found}")),
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace has the shape",
+        about: "The whole tree: a line a span, children indented below their parent, kind and name, then, behind two spaces, \
+                attributes as `key=value`, and `status=Error`. Siblings may come in any order. Every span has to be \
+                accounted for; a line `...` allows further ones at its place. Judged once completeness is proven.",
+        example: "Then the trace has the shape\n\"\"\"\nSERVER    GET /files/       http.response.status_code=200\n  CLIENT  \
+                  S3.ListObjectsV2  rpc.service=S3\n\"\"\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let shape = Shape::parse(arguments.doc_string()?).map_err(|error| Problem::from_error(&error))?;
+                world
+                    .scene()?
+                    .finally(|seen| {
+                        shape.compare(&seen.evidence.trace).map_err(|mismatches| {
+                            let mismatches: Vec<String> = mismatches.iter().map(ToString::to_string).collect();
+                            mismatches.join("\n")
+                        })
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the resource has the attributes",
+        about: "The resource of every span of the request has these attributes.",
+        example: "Then the resource has the attributes\n  | attribute    | value           |\n  | service.name | serverless-axum |",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let attributes = expected(arguments)?;
+                world
+                    .scene()?
+                    .eventually(|seen| {
+                        if seen.evidence.trace.is_empty() {
+                            return Err("received   no spans".into());
+                        }
+                        for span in seen.evidence.trace.spans() {
+                            // The matcher compares attributes; a resource's are looked at as if they were a span's.
+                            let shown = Span { attributes: span.resource.attributes.clone(), ..(**span).clone() };
+                            let matcher = SpanMatcher { attributes: attributes.clone(), ..SpanMatcher::default() };
+                            let differences: Vec<String> =
+                                matcher.differences(&shown).iter().map(ToString::to_string).collect();
+                            if !differences.is_empty() {
+                                let differences = differences.join(", ");
+                                return Err(format!("closest    resource of {} {:?}: {differences}", span.kind, span.name));
+                            }
+                        }
+                        Ok(())
+                    })
+                    .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the call to {text} carries the trace on from the span {text}",
+        about: "A call that the stand-in `[upstreams.NAME]` took has a `traceparent` or an `X-Amzn-Trace-Id` header with the \
+                trace of the request and that span as the parent.",
+        example: "Then the call to \"s3\" carries the trace on from the span \"S3.ListObjectsV2\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let matcher = named(arguments.text(1))?;
+                let upstream = arguments.text(0);
+                world.scene()?.eventually(|seen| carries_on(seen, upstream, &matcher)).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "no secret is found in the telemetry",
+        about: "No value that was declared a secret is in any span, resource, log record or line that this deployment sent, \
+                plain, percent-encoded or in Base64. The finding names the place and not the value.",
+        example: "Then no secret is found in the telemetry",
+        need: Need::Shared,
+        run: |world, _| {
+            Box::pin(async {
+                let scene = world.scene()?;
+                let secrets = &scene.draft.secrets;
+                let canaries: Option<Vec<Canary>> =
+                    secrets.iter().enumerate().map(|(at, value)| Canary::new(format!("secret {}", at + 1), value)).collect();
+                let Some(canaries) = canaries else {
+                    return Err(Problem::errored("a secret of fewer than 6 bytes would be found by chance; use a longer one"));
+                };
+                if canaries.is_empty() {
+                    return Err(Problem::errored("no secret was declared: a Given step must come first"));
+                }
+                scene
+                    .finally(|seen| {
+                        let capture = seen.capture;
+                        let leaks = find_secrets(&canaries, capture.spans(), capture.logs(), capture.metrics());
+                        if leaks.is_empty() {
+                            return Ok(());
+                        }
+                        let leaks: Vec<String> = leaks.iter().map(|leak| format!("leak       {leak}")).collect();
+                        Err(leaks.join("\n"))
+                    })
+                    .await
+            })
+        },
+    },
+];
+
+async fn has(world: &mut World, matcher: SpanMatcher) -> Result<(), Problem> {
+    world
+        .scene()?
+        .eventually(|seen| matcher.find(seen.evidence.trace.spans()).map(|_| ()).map_err(|no_match| no_match.to_string()))
+        .await
+}
+
+pub(super) fn named(name: &str) -> Result<SpanMatcher, Problem> {
+    let name = TextMatcher::parse(name).map_err(|error| Problem::from_error(&error))?;
+    Ok(SpanMatcher { name: Some(name), ..SpanMatcher::default() })
+}
+
+/// The table of attributes below a step.
+fn expected(arguments: &Arguments) -> Result<Vec<(String, ValueMatcher)>, Problem> {
+    values(arguments.table(&ATTRIBUTES)?)
+}
+
+/// Names with what their values must be.
+pub(super) fn values(rows: Vec<Vec<String>>) -> Result<Vec<(String, ValueMatcher)>, Problem> {
+    rows.into_iter()
+        .map(|row| {
+            let value = ValueMatcher::parse(&row[1]).map_err(|error| Problem::from_error(&error))?;
+            Ok((row[0].clone(), value))
+        })
+        .collect()
+}
+
+fn kind(text: &str) -> SpanKind {
+    SpanKind::ALL.into_iter().find(|kind| kind.to_string() == text).unwrap_or_default()
+}
+
+fn status(text: &str) -> StatusCode {
+    let all = [StatusCode::Unset, StatusCode::Ok, StatusCode::Error];
+    all.into_iter().find(|status| status.to_string() == text).unwrap_or_default()
+}
+
+fn both(first: Result<(), String>, second: Result<(), String>) -> Result<(), String> {
+    match (first, second) {
+        (Err(first), Err(second)) => Err(format!("{first}\n{second}")),
+        (first, second) => first.and(second),
+    }
+}
+
+fn hanging(span: &Span) -> String {
+    let parent = span.parent_span_id.map_or_else(|| "nothing: it is a root".to_owned(), |parent| parent.to_string());
+    format!("{} {:?} hangs on {parent}", span.kind, span.name)
+}
+
+fn trace_is(seen: &Seen<'_>, expected: Option<TraceId>, whose: &str) -> Result<(), String> {
+    let expected = expected.ok_or_else(|| "the client sent no trace context, so there is no caller".to_owned())?;
+    match seen.evidence.trace_id() {
+        Some(found) if found == expected => Ok(()),
+        Some(found) => Err(format!("expected   {whose} {expected}\nfound      trace {found}")),
+        None => Err(format!("expected   spans in {whose} {expected}\nreceived   none")),
+    }
+}
+
+fn hangs_on(seen: &Seen<'_>, expected: Option<crate::telemetry::SpanId>, what: &str) -> Result<(), String> {
+    let expected = expected.ok_or_else(|| format!("there is no such thing as {what} here"))?;
+    match seen.evidence.entries.as_slice() {
+        [] => Err(format!("expected   an entry span that hangs on {what}, {expected}\nreceived   no entry span")),
+        entries => match entries.iter().find(|entry| entry.parent_span_id != Some(expected)) {
+            None => Ok(()),
+            Some(entry) => Err(format!("expected   it hangs on {what}, {expected}\nclosest    {}", hanging(entry))),
+        },
+    }
+}
+
+fn no_spans(seen: &Seen<'_>) -> Result<(), String> {
+    match seen.evidence.trace.spans().next() {
+        None => Ok(()),
+        Some(span) => Err(format!("expected   no span\nfound      {} {:?}", span.kind, span.name)),
+    }
+}
+
+/// Everything that makes a trace whole, all that is wrong at once.
+pub(super) fn whole(seen: &Seen<'_>) -> Result<(), String> {
+    let evidence = &seen.evidence;
+    let mut wrong = Vec::new();
+    match evidence.entries.as_slice() {
+        [] => wrong.push("received   no span of the request".to_owned()),
+        [entry] => {
+            let parents = seen.delivery.remote_parents();
+            let told = !parents.is_empty() && seen.delivery.form != ContextForm::Absent;
+            if told && !entry.parent_span_id.is_some_and(|parent| parents.contains(&parent)) {
+                wrong.push(format!("entry      {}, and not on the caller's span", hanging(entry)));
+            }
+            if !evidence.told_traces.is_empty() && !evidence.told_traces.contains(&entry.trace_id) {
+                wrong.push(format!("entry      is in the trace {}, the caller's is {}", entry.trace_id, evidence.told_traces[0]));
+            }
+        }
+        several => {
+            let names: Vec<String> = several.iter().map(|entry| format!("{} {:?}", entry.kind, entry.name)).collect();
+            wrong.push(format!("entry      expected one entry span, found {}: {}", several.len(), names.join(", ")));
+        }
+    }
+    let trace = &evidence.trace;
+    let entry_ids: Vec<_> = evidence.entries.iter().map(|entry| entry.span_id).collect();
+    // An entry span that hangs on nothing known was named above.
+    let orphans = trace.orphans.iter().filter(|orphan| !entry_ids.contains(&orphan.span.span_id));
+    wrong.extend(orphans.map(|orphan| format!("orphan     {orphan}")));
+    wrong.extend(trace.duplicates.iter().map(|duplicate| format!("duplicate  {duplicate}")));
+    wrong.extend(trace.cycles.iter().map(|cycle| format!("cycle      of the spans {cycle:?}")));
+    let split = evidence.strangers.iter().filter(|stranger| matches!(stranger, Stranger::OtherTrace { .. }));
+    wrong.extend(split.map(|stranger| format!("stranger   {stranger}")));
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// Whether a call that an upstream took names a span of the request as its parent.
+fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher) -> Result<(), String> {
+    let spans = matcher.find(seen.evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
+    let mut closest = Vec::new();
+    let after = seen.capture.lifecycle().iter().filter(|entry| entry.arrival.seq > seen.delivery.sent.seq);
+    for entry in after {
+        let Mark::UpstreamCalled { upstream: name, method, target, headers, .. } = &entry.mark else { continue };
+        if name != upstream {
+            continue;
+        }
+        let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        let w3c = header("traceparent").and_then(|value| value.parse::<xray::Traceparent>().ok());
+        let w3c = w3c.map(|context| (context.trace_id, Some(context.parent_id)));
+        let xray = header("x-amzn-trace-id").and_then(|value| value.parse::<xray::XrayHeader>().ok());
+        let xray = xray.map(|context| (context.root, context.parent));
+        let told: Vec<_> = w3c.into_iter().chain(xray).collect();
+        let fits = |(trace_id, parent): &(TraceId, _)| {
+            spans.iter().any(|span| span.trace_id == *trace_id && Some(span.span_id) == *parent)
+        };
+        if !told.is_empty() && told.iter().all(fits) {
+            return Ok(());
+        }
+        let said = if told.is_empty() {
+            "no trace header".to_owned()
+        } else {
+            let said = told.iter().map(|(trace, parent)| match parent {
+                Some(parent) => format!("trace {trace} span {parent}"),
+                None => format!("trace {trace} and no span"),
+            });
+            said.collect::<Vec<_>>().join(" and ")
+        };
+        closest.push(format!("{upstream:<10} {method} {target} came with {said}"));
+    }
+    if closest.is_empty() {
+        closest.push(format!("{upstream:<10} took no call since the request was sent"));
+    }
+    let span = &spans[0];
+    Err(format!("expected   a call with trace {} span {}\n{}", span.trace_id, span.span_id, closest.join("\n")))
+}

@@ -1,0 +1,336 @@
+//! Instrumentation faults, each with the scenario that should see it.
+
+pub mod late;
+pub mod tamper;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::json;
+use tamper::{attributes, each_span, json_lines, lines, spans};
+use tracegate::{
+    capture::Tamper,
+    config::Deployment,
+    telemetry::{SpanId, SpanKind, StatusCode, Value},
+};
+
+/// One fault, applied from outside.
+pub struct Fault {
+    /// What is broken, as a person would say it.
+    pub name: &'static str,
+    /// The deployment it is applied to.
+    pub deployment: &'static str,
+    /// The feature file with the scenario, below `features/`.
+    pub feature: &'static str,
+    /// The scenario that must fail.
+    pub caught_by: &'static str,
+    /// What the failure must say.
+    pub because: &'static str,
+    /// How the deployment is changed.
+    pub apply: Box<dyn FnOnce(&mut Deployment)>,
+    /// How what it sends is changed.
+    pub tamper: Option<Arc<dyn Tamper>>,
+}
+
+const FILES: &str = "routes/files.feature";
+const ERRORS: &str = "routes/errors.feature";
+const CONTEXT: &str = "propagation/context.feature";
+const LOGS: &str = "logs/correlation.feature";
+const LISTING: &str = "A listing is one server span with one storage span below it";
+const EVERY_LINE: &str = "Every line of a request names a span of its trace";
+const FIELDS: &str = "Request and response are logged inside the server's span, with searchable fields";
+
+/// All faults. `late` is the URL of [`late::serve`].
+pub fn all(late: &str) -> Vec<Fault> {
+    let late = late.to_owned();
+    vec![
+        env("no propagator", "process", CONTEXT, "Both headers", "trace", "OTEL_PROPAGATORS", "none"),
+        env("no W3C propagator", "process", CONTEXT, "W3C only", "trace", "OTEL_PROPAGATORS", "xray"),
+        env("no X-Ray propagator", "process", CONTEXT, "X-Ray only", "trace", "OTEL_PROPAGATORS", "tracecontext"),
+        env(
+            "wrong propagator order",
+            "lambda",
+            CONTEXT,
+            "The invocation's span hangs on the runtime's span, not on the client's",
+            "hangs on",
+            "OTEL_PROPAGATORS",
+            "xray-lambda,xray,tracecontext",
+        ),
+        env("spans are not exported", "process", FILES, LISTING, "received", "OTEL_TRACES_EXPORTER", "none"),
+        env("log records are not exported", "process", LOGS, "Stdout and OTLP tell the same", "OTLP", "OTEL_LOGS_EXPORTER", "none"),
+        env(
+            "metrics are not exported",
+            "process",
+            "metrics/server.feature",
+            "Request durations are recorded by route and status",
+            "http.server.request.duration",
+            "OTEL_METRICS_EXPORTER",
+            "none",
+        ),
+        env("the SDK is disabled", "lambda", FILES, LISTING, "received", "OTEL_SDK_DISABLED", "true"),
+        env(
+            "the caller's sampling decision is ignored",
+            "process",
+            CONTEXT,
+            "What the caller does not sample is not exported, and the lines still name its trace",
+            "span",
+            "OTEL_TRACES_SAMPLER",
+            "always_on",
+        ),
+        env(
+            "the upstream call carries no context",
+            "s3",
+            "storage/s3.feature",
+            "A missing object marks the call and not the request",
+            "s3",
+            "OTEL_PROPAGATORS",
+            "none",
+        ),
+        Fault {
+            name: "the flush comes after the freeze",
+            deployment: "lambda",
+            feature: "lambda/freeze.feature",
+            caught_by: "Everything of an invocation has left before its freeze",
+            because: "freeze",
+            apply: Box::new(move |spec| {
+                spec.env.insert("OTEL_EXPORTER_OTLP_ENDPOINT".into(), format!("{late}/{{otlp.authority}}"));
+            }),
+            tamper: None,
+        },
+        Fault {
+            name: "a signal kills what was queued",
+            deployment: "process",
+            feature: "shutdown/shutdown.feature",
+            caught_by: "What was queued is exported after SIGTERM",
+            because: "received",
+            apply: Box::new(|spec| {
+                spec.env.insert("OTEL_BSP_SCHEDULE_DELAY".into(), "60000".into());
+                // The wrapper stands for a supervisor that kills instead of asking.
+                spec.wrap = ["sh", "-c", r#""$@" & trap "kill -9 $!; exit 0" TERM; wait"#, "sh"].map(Into::into).to_vec();
+            }),
+            tamper: None,
+        },
+        Fault {
+            name: "worker processes are not instrumented",
+            tamper: only_first_instance(),
+            ..rewritten("workers", "workers/workers.feature", "Every worker shows itself", "worker processes")
+        },
+        Fault {
+            name: "a child span is dropped",
+            tamper: spans(|spans| spans.into_iter().filter(|span| !span.name.ends_with("ListObjectsV2")).collect()),
+            ..rewritten("process", FILES, "A process's trace has exactly these two spans", "ListObjectsV2")
+        },
+        Fault {
+            name: "a span hangs on one that never comes",
+            tamper: each_span(|span| {
+                if span.name.ends_with("ListObjectsV2") {
+                    span.parent_span_id = Some(SpanId::random());
+                }
+            }),
+            ..rewritten("process", FILES, LISTING, "ListObjectsV2")
+        },
+        Fault {
+            name: "a span hangs on the caller instead of its parent",
+            tamper: reparented(),
+            ..rewritten("process", FILES, "A process's trace has exactly these two spans", "ListObjectsV2")
+        },
+        Fault {
+            name: "a span is exported twice",
+            tamper: spans(|spans| spans.into_iter().flat_map(|span| [span.clone(), span]).collect()),
+            ..rewritten("process", FILES, "/healthcheck answers 200", "twice")
+        },
+        Fault {
+            name: "an attribute is renamed",
+            tamper: each_span(|span| {
+                span.attributes = attributes(&span.attributes, |key, value| {
+                    Some((if key == "http.route" { "http.rout" } else { key }.to_owned(), value))
+                });
+            }),
+            ..rewritten("process", FILES, "/healthcheck answers 200", "http.rout")
+        },
+        Fault {
+            name: "a number is sent as a string",
+            tamper: each_span(|span| {
+                span.attributes = attributes(&span.attributes, |key, value| match value {
+                    Value::Int(number) => Some((key.to_owned(), Value::String(number.to_string()))),
+                    other => Some((key.to_owned(), other)),
+                });
+            }),
+            ..rewritten("process", FILES, "/healthcheck answers 200", "http.response.status_code")
+        },
+        Fault {
+            name: "the server's span has another kind",
+            tamper: each_span(|span| {
+                if span.kind == SpanKind::Server {
+                    span.kind = SpanKind::Internal;
+                }
+            }),
+            ..rewritten("process", FILES, LISTING, "INTERNAL")
+        },
+        Fault {
+            name: "a 404 marks the server's span as an error",
+            tamper: each_span(|span| {
+                if span.kind == SpanKind::Server {
+                    span.status.code = StatusCode::Error;
+                }
+            }),
+            ..rewritten(
+                "process",
+                ERRORS,
+                "A missing file is a 404, an error of the storage call, and not one of the server",
+                "Error",
+            )
+        },
+        Fault {
+            name: "the exception event is missing",
+            tamper: each_span(|span| span.events.clear()),
+            ..rewritten(
+                "lambda",
+                ERRORS,
+                "A missing file is a 404, an error of the storage call, and not one of the server",
+                "exception",
+            )
+        },
+        Fault {
+            name: "log lines without ids",
+            tamper: json_lines(|line| {
+                for key in ["trace_id", "span_id", "xray_trace_id"] {
+                    line.remove(key);
+                }
+            }),
+            ..rewritten("process", LOGS, EVERY_LINE, "its trace id is none")
+        },
+        Fault {
+            name: "log lines with ids of zero",
+            tamper: json_lines(|line| {
+                for (key, zero) in [("trace_id", "0".repeat(32)), ("span_id", "0".repeat(16))] {
+                    line.insert(key.into(), json!(zero));
+                }
+                line.remove("xray_trace_id");
+            }),
+            ..rewritten("lambda", LOGS, EVERY_LINE, "zero")
+        },
+        Fault {
+            name: "log lines with the ids of another request's span",
+            tamper: ids_of_the_previous_line(),
+            ..rewritten("process", LOGS, "Lines of concurrent requests do not bleed into each other", "another request")
+        },
+        Fault {
+            name: "log lines name spans that do not exist",
+            tamper: json_lines(|line| {
+                if line.contains_key("span_id") {
+                    line.insert("span_id".into(), json!(SpanId::random().to_string()));
+                }
+            }),
+            ..rewritten("process", LOGS, EVERY_LINE, "was not received")
+        },
+        Fault {
+            name: "a log line is lost",
+            tamper: lines(|line| Some(line).filter(|line| !line.contains("Response details"))),
+            ..rewritten("process", LOGS, FIELDS, "Response details")
+        },
+        Fault {
+            name: "structured fields become text",
+            tamper: json_lines(|line| {
+                if let Some(headers) = line.remove("headers") {
+                    line.insert("headers_text".into(), json!(format!("{headers:?}")));
+                }
+            }),
+            ..rewritten("process", LOGS, FIELDS, "headers.accept")
+        },
+        Fault {
+            name: "a secret in a field",
+            tamper: lines(|line| Some(line.replace("REDACTED", "canary-7b1f4e0c"))),
+            ..rewritten("process", "redaction/secrets.feature", "A secret in the Authorization header", "headers.authorization")
+        },
+        Fault {
+            name: "a secret in a span",
+            tamper: each_span(|span| {
+                span.attributes = attributes(&span.attributes, |key, value| match (key, &value) {
+                    ("url.query", Value::String(query)) => {
+                        Some((key.to_owned(), Value::String(query.replace("REDACTED", "canary-1d9a2c77"))))
+                    }
+                    _ => Some((key.to_owned(), value)),
+                });
+            }),
+            ..rewritten("process", "redaction/secrets.feature", "A secret in the query", "url.query")
+        },
+    ]
+}
+
+/// A fault by environment variable.
+fn env(
+    name: &'static str,
+    deployment: &'static str,
+    feature: &'static str,
+    caught_by: &'static str,
+    because: &'static str,
+    variable: &'static str,
+    value: &'static str,
+) -> Fault {
+    Fault {
+        name,
+        apply: Box::new(move |spec| {
+            spec.env.insert(variable.into(), value.into());
+        }),
+        ..rewritten(deployment, feature, caught_by, because)
+    }
+}
+
+/// A fault that only rewrites what is received; its name and its tamper are to be added.
+fn rewritten(deployment: &'static str, feature: &'static str, caught_by: &'static str, because: &'static str) -> Fault {
+    Fault { name: "", deployment, feature, caught_by, because, apply: Box::new(|_| {}), tamper: None }
+}
+
+/// Spans of the first worker process that is seen, and of no other.
+fn only_first_instance() -> Option<Arc<dyn Tamper>> {
+    let first = Mutex::new(None);
+    spans(move |spans| {
+        let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+        spans
+            .into_iter()
+            .filter(|span| {
+                let instance = span.resource.instance();
+                first.get_or_insert_with(|| instance.clone()) == &instance
+            })
+            .collect()
+    })
+}
+
+/// Children of a SERVER span that was seen hang on that span's parent instead. Children end first, so they come first.
+fn reparented() -> Option<Arc<dyn Tamper>> {
+    spans(|mut spans| {
+        let servers: HashMap<SpanId, Option<SpanId>> = spans
+            .iter()
+            .filter(|span| span.kind == SpanKind::Server)
+            .map(|span| (span.span_id, span.parent_span_id))
+            .collect();
+        for span in spans.iter_mut().filter(|span| span.kind == SpanKind::Internal) {
+            match span.parent_span_id.and_then(|parent| servers.get(&parent)) {
+                Some(Some(above)) => span.parent_span_id = Some(*above),
+                Some(None) => span.parent_span_id = None,
+                // Its parent comes with a later request: hang it on nothing.
+                None => span.parent_span_id = None,
+            }
+        }
+        spans
+    })
+}
+
+/// Each line gets the ids of the line with another trace id that came last.
+fn ids_of_the_previous_line() -> Option<Arc<dyn Tamper>> {
+    let last: Mutex<Option<(serde_json::Value, serde_json::Value)>> = Mutex::new(None);
+    json_lines(move |line| {
+        let (Some(trace), Some(span)) = (line.get("trace_id").cloned(), line.get("span_id").cloned()) else { return };
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((old_trace, old_span)) = last.replace((trace.clone(), span))
+            && old_trace != trace
+        {
+            line.insert("trace_id".into(), old_trace);
+            line.insert("span_id".into(), old_span);
+            line.remove("xray_trace_id");
+        }
+    })
+}

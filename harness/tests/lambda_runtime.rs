@@ -1,0 +1,285 @@
+//! Functions on a real process with an unmodified `lambda_runtime`, and with a runtime that flushes after its response.
+//!
+//! The functions are tests of this file too: a deployment starts this test binary again with the name of one of them.
+//! Without `AWS_LAMBDA_RUNTIME_API` they have nothing to do.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use lambda_runtime::{LambdaEvent, service_fn};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracegate::{
+    capture::{Mark, Store},
+    config::Config,
+    deployment::{Deployment, Proof, SiteError, process::ProcessSite},
+    stimulus::{Caller, ContextForm, Delivery, HttpRequest, http},
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn runtime_api() -> Option<SocketAddr> {
+    std::env::var("AWS_LAMBDA_RUNTIME_API").ok()?.parse().ok()
+}
+
+/// A function on the `lambda_runtime` crate. Its path says how it behaves.
+#[tokio::test]
+async fn function() {
+    if runtime_api().is_none() {
+        return;
+    }
+    let handler = |event: LambdaEvent<Value>| async move {
+        let path = event.payload["path"].as_str().unwrap_or_default().to_owned();
+        println!("handling {path}");
+        match path.as_str() {
+            "/crash" => std::process::exit(3),
+            "/hang" => std::future::pending().await,
+            "/fail" => Err("on purpose".to_owned()),
+            "/malformed" => Ok(json!("not a proxy response")),
+            _ => {
+                let seen = json!({
+                    "request_id": event.context.request_id,
+                    "arn": event.context.invoked_function_arn,
+                    "deadline": event.context.deadline,
+                    "trace": event.context.xray_trace_id,
+                    "variable": std::env::var("_X_AMZN_TRACE_ID").ok(),
+                    "pid": std::process::id(),
+                    "log_stream": std::env::var("AWS_LAMBDA_LOG_STREAM_NAME").ok(),
+                });
+                Ok(json!({ "statusCode": 200, "headers": {}, "body": seen.to_string() }))
+            }
+        }
+    };
+    lambda_runtime::run(service_fn(handler)).await.unwrap();
+}
+
+/// A runtime that writes a line between its response and its request for the next event, as runtimes flush telemetry.
+#[tokio::test]
+async fn function_that_flushes_after_its_response() {
+    let Some(address) = runtime_api() else { return };
+    let call = |method: &'static str, path: String, body: &'static str| async move {
+        let request = HttpRequest {
+            method: method.into(),
+            target: format!("/2018-06-01/runtime/{path}"),
+            headers: Vec::new(),
+            body: body.into(),
+            caller: Caller::fresh(1, true),
+            form: ContextForm::Absent,
+        };
+        http::send(address, &request, "runtime", Duration::from_secs(3600)).await.unwrap()
+    };
+    loop {
+        let event = call("GET", "invocation/next".into(), "").await;
+        let id = event.header("lambda-runtime-aws-request-id").unwrap().to_owned();
+        let response = call("POST", format!("invocation/{id}/response"), r#"{"statusCode": 200}"#).await;
+        assert_eq!(response.status, 202);
+        println!("flushed {id}");
+    }
+}
+
+/// A function that ends before it asks for an event.
+#[tokio::test]
+async fn function_that_fails_in_init() {
+    if runtime_api().is_some() {
+        eprintln!("no such table");
+        std::process::exit(7);
+    }
+}
+
+async fn start(function: &str, settings: &str) -> Result<Deployment, SiteError> {
+    let text = format!("[deployments.f]\nkind = \"lambda-process\"\ncommand = [\"x\"]\n{settings}");
+    let config = Config::parse(&text, Path::new("/"), Path::new("tracegate.toml")).unwrap();
+    let program = vec![
+        std::env::current_exe().unwrap().display().to_string(),
+        function.to_owned(),
+        "--exact".into(),
+        "--nocapture".into(),
+    ];
+    let sink = SocketAddr::from(([127, 0, 0, 1], 4318));
+    let store = Arc::new(Store::default());
+    Deployment::start(&config.deployments["f"], program, Arc::new(ProcessSite), store, sink, &BTreeMap::new()).await
+}
+
+fn get(target: &str, form: ContextForm) -> HttpRequest {
+    HttpRequest {
+        method: "GET".into(),
+        target: target.into(),
+        headers: Vec::new(),
+        body: bytes::Bytes::new(),
+        caller: Caller::fresh(0x63dd_9630, true),
+        form,
+    }
+}
+
+fn seen(delivery: &Delivery) -> Value {
+    serde_json::from_slice(&delivery.response.body).unwrap_or_else(|_| panic!("{delivery:?}"))
+}
+
+async fn settled(deployment: &Deployment, delivery: &Delivery) -> Proof {
+    deployment.settle(delivery, Instant::now() + PATIENCE).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_unmodified_runtime_sees_what_lambda_tells_it() {
+    let deployment = start("function", "function = { name = \"orders\", version = \"7\" }").await.unwrap();
+    let request = get("/files/", ContextForm::Both);
+    let caller = request.caller;
+    let delivery = deployment.send(request).await.unwrap();
+    let seen = seen(&delivery);
+    let invocation = delivery.invocation.clone().unwrap();
+    assert_eq!(seen["request_id"], invocation.request_id);
+    assert_eq!(seen["arn"], "arn:aws:lambda:us-west-2:123456789012:function:orders:7");
+    let header = invocation.runtime_trace_header.unwrap();
+    assert_eq!((&seen["trace"], &seen["variable"]), (&json!(header), &json!(header)));
+    assert!(header.starts_with(&caller.xray_root()) && header.ends_with(";Sampled=1"), "{header}");
+    assert_eq!(delivery.remote_parents(), [caller.span_id, invocation.runtime_parent.unwrap()]);
+    let remaining = u128::from(seen["deadline"].as_u64().unwrap()) - u128::from(delivery.sent.unix_nano) / 1_000_000;
+    assert!((29_000..31_000).contains(&remaining), "the default timeout is 30 s: {remaining} ms");
+    let proof = settled(&deployment, &delivery).await;
+    assert_eq!(proof, Proof::Froze { request_id: invocation.request_id });
+    assert_eq!(proof.to_string(), "complete: environment froze");
+}
+
+#[tokio::test]
+async fn each_form_of_context_gives_one_trace_that_both_headers_name() {
+    let deployment = start("function", "").await.unwrap();
+    for form in [ContextForm::Both, ContextForm::W3c, ContextForm::Xray, ContextForm::XrayRoot, ContextForm::Absent] {
+        let delivery = deployment.send(get("/files/", form)).await.unwrap();
+        let header = seen(&delivery)["trace"].as_str().unwrap().to_owned();
+        assert!(header.starts_with(&delivery.caller.unwrap().xray_root()), "{form:?}: {header}");
+    }
+    let unsampled = HttpRequest { caller: Caller::fresh(1, false), ..get("/files/", ContextForm::Both) };
+    let delivery = deployment.send(unsampled).await.unwrap();
+    assert!(delivery.invocation.unwrap().runtime_trace_header.unwrap().ends_with(";Sampled=0"));
+}
+
+#[tokio::test]
+async fn the_documented_event_is_delivered_as_it_is_and_carries_its_root_on() {
+    let deployment = start("function", "").await.unwrap();
+    let event: Value = serde_json::from_str(include_str!("../../features/documented-event.json")).unwrap();
+    let delivery = deployment.deliver(event).await.unwrap();
+    assert_eq!((delivery.method.as_str(), delivery.target.as_str()), ("GET", "/openapi.json"));
+    assert_eq!(delivery.trace_id().unwrap().to_string(), "63dd96301f7ec6c948e660f220ef3c92");
+    assert_eq!(delivery.form, ContextForm::XrayRoot);
+    assert!(delivery.user_agent.starts_with("Mozilla/5.0"));
+    assert_eq!(delivery.remote_parents(), [delivery.invocation.unwrap().runtime_parent.unwrap()]);
+}
+
+#[tokio::test]
+async fn the_first_invocation_of_an_environment_is_a_cold_start() {
+    let deployment = start("function", "").await.unwrap();
+    let mut environments = Vec::new();
+    for cold in [true, false, true] {
+        if cold && !environments.is_empty() {
+            deployment.recycle().await;
+        }
+        let delivery = deployment.send(get("/", ContextForm::Both)).await.unwrap();
+        assert_eq!(delivery.invocation.as_ref().unwrap().cold_start, cold);
+        environments.push((seen(&delivery)["pid"].clone(), seen(&delivery)["log_stream"].clone()));
+    }
+    assert_eq!(environments[0], environments[1]);
+    assert_ne!(environments[1].0, environments[2].0);
+    assert_ne!(environments[1].1, environments[2].1);
+}
+
+#[tokio::test]
+async fn what_goes_wrong_in_a_function_is_a_502_that_names_it_and_the_next_invocation_works() {
+    let deployment = start("function", "function = { timeout = \"300ms\" }").await.unwrap();
+    for (path, kind, text, cold_after) in [
+        ("/fail", "alloc::string::String", "on purpose", false),
+        ("/malformed", "MalformedProxyResponse", "not a JSON object", false),
+        ("/hang", "Sandbox.Timedout", "Task timed out after 0.30 seconds", true),
+        ("/crash", "Runtime.ExitError", "exit status: 3", true),
+    ] {
+        let delivery = deployment.send(get(path, ContextForm::Both)).await.unwrap();
+        assert_eq!(delivery.response.status, 502, "{path}");
+        let (error_type, message) = delivery.invocation.clone().unwrap().error.unwrap();
+        assert!(error_type.contains(kind) && message.contains(text), "{path}: {error_type}: {message}");
+        if cold_after {
+            assert!(message.contains(&format!("handling {path}")), "the last output: {message}");
+        }
+        let proof = settled(&deployment, &delivery).await;
+        assert_eq!(matches!(proof, Proof::Exited { .. }), cold_after, "{path}: {proof}");
+        let next = deployment.send(get("/", ContextForm::Both)).await.unwrap();
+        assert_eq!((next.response.status, next.invocation.unwrap().cold_start), (200, cold_after), "after {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_that_cannot_start_is_an_error_with_its_last_output() {
+    let error = start("function_that_fails_in_init", "").await.unwrap_err();
+    assert!(error.what.contains("exit status: 7") && error.what.contains("stderr | no such table"), "{error}");
+    let error = start("no_such_function", "start-timeout = \"20s\"").await.unwrap_err();
+    assert!(error.what.contains("before its runtime asked for an event"), "{error}");
+}
+
+#[tokio::test]
+async fn an_event_for_which_the_api_has_no_resource_invokes_nothing() {
+    let deployment = start("function", "gateway = { resource = \"/files/{path}\" }").await.unwrap();
+    let delivery = deployment.send(get("/other", ContextForm::Both)).await.unwrap();
+    assert_eq!((delivery.response.status, &delivery.invocation), (403, &None));
+    assert_eq!(settled(&deployment, &delivery).await, Proof::NotInvoked);
+}
+
+#[tokio::test]
+async fn a_stopped_function_ends_by_the_signal_although_it_is_frozen() {
+    let deployment = start("function", "").await.unwrap();
+    let exit = deployment.stop(Signal::SIGTERM, PATIENCE).await;
+    assert!(exit.orderly && exit.status.contains("SIGTERM"), "{exit:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_hundred_invocations_none_is_lost_and_each_freezes_only_behind_its_flush() {
+    let deployment = start("function_that_flushes_after_its_response", "").await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..200 {
+        let delivery = deployment.send(get("/", ContextForm::Both)).await.unwrap();
+        assert_eq!(delivery.response.status, 200);
+        ids.push(delivery.invocation.clone().unwrap().request_id);
+        if ids.len() == 200 {
+            settled(&deployment, &delivery).await;
+        }
+    }
+    deployment.store().look(|capture| {
+        let at = |mark: Mark| {
+            let found: Vec<u64> =
+                capture.lifecycle().iter().filter(|made| made.mark == mark).map(|made| made.arrival.seq).collect();
+            assert_eq!(found.len(), 1, "{mark:?} is there once");
+            found[0]
+        };
+        for id in &ids {
+            let request_id = id.clone();
+            let flushed: Vec<u64> = capture
+                .logs()
+                .iter()
+                .filter(|record| record.raw == format!("flushed {id}"))
+                .map(|record| record.arrival.seq)
+                .collect();
+            let order = [
+                at(Mark::Dispatched { request_id: request_id.clone() }),
+                at(Mark::Responded { request_id: request_id.clone() }),
+                flushed[0],
+                at(Mark::Frozen { request_id: Some(request_id) }),
+            ];
+            assert!(flushed.len() == 1 && order.is_sorted(), "{id}: {order:?}");
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invocations_that_are_sent_at_once_run_one_after_the_other() {
+    let deployment = Arc::new(start("function", "").await.unwrap());
+    let sent: Vec<_> = (0..40)
+        .map(|_| {
+            let deployment = deployment.clone();
+            tokio::spawn(async move { deployment.send(get("/", ContextForm::Both)).await.unwrap() })
+        })
+        .collect();
+    let mut ids = std::collections::BTreeSet::new();
+    for delivery in sent {
+        let delivery = delivery.await.unwrap();
+        assert_eq!(seen(&delivery)["request_id"], delivery.invocation.as_ref().unwrap().request_id);
+        ids.insert(delivery.invocation.unwrap().request_id);
+    }
+    assert_eq!(ids.len(), 40);
+}
