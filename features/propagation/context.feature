@@ -30,7 +30,6 @@ Feature: The caller's trace is carried on, in whichever header it comes
 
   @lambda
   Scenario: The invocation's span hangs on the runtime's span, not on the client's
-    Given the client sends its trace context in the X-Ray header
     When a client sends GET /healthcheck
     Then the trace hangs on the span in the runtime's trace header
 

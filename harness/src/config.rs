@@ -1,7 +1,8 @@
 //! `tracegate.toml`: the deployments of a service, and how each is started and reached.
 //!
 //! Relative paths are relative to the folder of the file. In `env` and `args`, `{port}` stands for the port that the
-//! service must listen on and `{upstream.NAME}` for the URL of a stand-in declared under `[upstreams.NAME]`.
+//! service must listen on, `{otlp}` for the URL of the OTLP endpoint (`{otlp.authority}` for its `host:port`), and
+//! `{upstream.NAME}` for the URL of a stand-in declared under `[upstreams.NAME]`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -394,6 +395,12 @@ impl Deployment {
         labels
     }
 
+    /// What is built before the first start, if anything: `cargo package`, or the build command.
+    pub fn builds(&self) -> Option<String> {
+        let cargo = self.cargo.as_ref().map(|cargo| format!("cargo package {}", cargo.package));
+        cargo.or_else(|| (!self.build.is_empty()).then(|| self.build.join(" ")))
+    }
+
     /// Target of the requests that prove completeness.
     pub fn fence_target(&self) -> &str {
         match (&self.fence, &self.ready) {
@@ -430,6 +437,9 @@ impl Deployment {
         }
         if self.kind.is_lambda() && self.ready.is_some() {
             problems.push("`ready` is not for a function: it is ready when it asks for the first event".into());
+        }
+        if !self.wrap.is_empty() && self.kind.is_container() {
+            problems.push("`wrap` is for processes; put the wrapper into the image".into());
         }
         if self.workers == 0 {
             problems.push("`workers` must be at least 1".into());

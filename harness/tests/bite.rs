@@ -29,7 +29,9 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let mut results: Vec<(&'static str, Result<String, String>)> = runtime.block_on(async {
         let late = faults::late::serve().await;
-        let chosen = faults::all(&late).into_iter().filter(|fault| only.is_empty() || only.iter().any(|name| fault.name.contains(name)));
+        let chosen = faults::all(&late)
+            .into_iter()
+            .filter(|fault| only.is_empty() || only.iter().any(|name| fault.name.contains(name)));
         stream::iter(chosen)
             .map(|fault| async move { (fault.name, try_one(fault).await) })
             .buffer_unordered(AT_ONCE)
@@ -81,7 +83,11 @@ fn verdict(summary: &Summary, because: &str) -> Result<String, String> {
         match &outcome.verdict {
             Verdict::NotPassed { step, problem: Problem { kind: ProblemKind::Failed, message }, .. } => {
                 if message.contains(because) {
-                    return Ok(format!("{} — {step}\n{}", outcome.scenario, message.lines().next().unwrap_or_default()));
+                    return Ok(format!(
+                        "{} — {step}\n{}",
+                        outcome.scenario,
+                        message.lines().next().unwrap_or_default()
+                    ));
                 }
                 seen.push(format!("failed, but says nothing of {because:?}: {step}\n{message}"));
             }

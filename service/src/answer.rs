@@ -26,11 +26,8 @@ pub async fn time(request: Request, next: Next) -> Response {
         headers.insert(header::CONTENT_LENGTH, length.into());
     }
     // The router writes the list without spaces.
-    let allow = headers
-        .get(header::ALLOW)
-        .and_then(|allow| allow.to_str().ok());
-    let allow =
-        allow.map(|allow| HeaderValue::from_str(&allow.split(',').collect::<Vec<_>>().join(", ")));
+    let allow = headers.get(header::ALLOW).and_then(|allow| allow.to_str().ok());
+    let allow = allow.map(|allow| HeaderValue::from_str(&allow.split(',').collect::<Vec<_>>().join(", ")));
     if let Some(Ok(allow)) = allow {
         headers.insert(header::ALLOW, allow);
     }

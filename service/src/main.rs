@@ -53,11 +53,7 @@ async fn run(settings: &Settings, workers: u16) -> Result<(), Box<dyn Error>> {
     if workers > 1 && !is_worker && settings.lambda.is_none() {
         return supervise(settings, workers.into()).await;
     }
-    let telemetry = Telemetry::start(
-        &settings.telemetry,
-        settings.log_level,
-        resource::of_this_process(settings),
-    )?;
+    let telemetry = Telemetry::start(&settings.telemetry, settings.log_level, resource::of_this_process(settings))?;
     LibraryEvents::new(telemetry.logger().clone()).install(settings.library_filter.as_deref());
     let result = match &settings.lambda {
         Some(function) => {
@@ -72,11 +68,7 @@ async fn run(settings: &Settings, workers: u16) -> Result<(), Box<dyn Error>> {
     result
 }
 
-async fn serve(
-    settings: &Settings,
-    telemetry: &Telemetry,
-    is_worker: bool,
-) -> Result<(), Box<dyn Error>> {
+async fn serve(settings: &Settings, telemetry: &Telemetry, is_worker: bool) -> Result<(), Box<dyn Error>> {
     let signal = server::stop_signal()?;
     let app = app(AppState::new(settings, telemetry.clone())?);
     let listener = match workers::inherited_listener()? {
@@ -99,27 +91,11 @@ async fn serve(
 
 /// The parent of worker processes: it logs, and exports nothing.
 async fn supervise(settings: &Settings, count: usize) -> Result<(), Box<dyn Error>> {
-    let quiet = TelemetrySettings {
-        traces: None,
-        logs: None,
-        metrics: None,
-        ..settings.telemetry.clone()
-    };
-    let telemetry = Telemetry::start(
-        &quiet,
-        settings.log_level,
-        resource::of_this_process(settings),
-    )?;
+    let quiet = TelemetrySettings { traces: None, logs: None, metrics: None, ..settings.telemetry.clone() };
+    let telemetry = Telemetry::start(&quiet, settings.log_level, resource::of_this_process(settings))?;
     LibraryEvents::new(telemetry.logger().clone()).install(settings.library_filter.as_deref());
     let stop = server::stop_signal()?;
     let listener = server::bind(settings)?;
-    workers::run(
-        &listener,
-        count,
-        &telemetry,
-        settings.shutdown_timeout,
-        stop,
-    )
-    .await?;
+    workers::run(&listener, count, &telemetry, settings.shutdown_timeout, stop).await?;
     Ok(())
 }

@@ -144,6 +144,11 @@ pub enum Mark {
         /// Status that was answered.
         status: u16,
     },
+    /// It was asked to end.
+    StopRequested {
+        /// `SIGTERM`, `SIGINT`.
+        signal: String,
+    },
     /// The process or container is gone.
     Exited {
         /// Exit status as text: `exit status: 0`, `signal: 9 (SIGKILL)`.

@@ -1,11 +1,13 @@
 //! One running deployment with everything that belongs to it: the sink, the site, the stand-ins, the service.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{
     Deployment, Site, SiteError,
@@ -16,7 +18,11 @@ use super::{
 use crate::{
     capture::{Capture, Mark, Store, Tamper, sink::Sink},
     config::{self, Config},
+    stimulus::{Caller, HttpRequest},
 };
+
+/// How long one request waits for its span while workers are woken.
+const ROUND: Duration = Duration::from_millis(500);
 
 /// What starting needs besides the configuration.
 #[derive(Debug, Clone)]
@@ -47,14 +53,15 @@ impl Instance {
     /// With the cause and the service's last output, when anything of it does not start.
     pub async fn start(workshop: &Workshop, spec: &config::Deployment) -> Result<Self, SiteError> {
         let config = &workshop.config;
-        let program = artifact::program(config, spec, Linking::for_kind(spec.kind)).await?;
-        let started = Instant::now();
+        let mut program = spec.wrap.clone();
+        program.extend(artifact::program(config, spec, Linking::for_kind(spec.kind)).await?);
+        let started = std::time::Instant::now();
         let store = Arc::new(Store::new(workshop.tamper.clone()));
         let sink = Sink::start(store.clone())
             .await
             .map_err(|error| SiteError::because("the OTLP sink cannot listen on loopback", error))?;
         let site: Arc<dyn Site> = if spec.kind.is_container() {
-            return Err(SiteError::new("containers: later"))
+            return Err(SiteError::new("containers: later"));
         } else {
             Arc::new(ProcessSite::default())
         };
@@ -81,6 +88,32 @@ impl Instance {
             })
         };
         self.store().look(started).unwrap_or_default()
+    }
+}
+
+impl Instance {
+    /// Sends requests to the fence's target until as many worker processes as are configured have exported a span, or
+    /// `deadline` is over. Returns the instances that were seen. A function has no worker processes.
+    ///
+    /// # Errors
+    /// When a request is not answered.
+    pub async fn wake_workers(&self, deadline: Instant) -> Result<BTreeSet<String>, SiteError> {
+        let spec = self.spec();
+        let instances = |capture: &Capture| -> BTreeSet<String> {
+            capture.spans().iter().filter_map(|span| span.resource.instance()).collect()
+        };
+        loop {
+            let seen = self.store().look(instances);
+            if seen.len() >= spec.workers || spec.kind.is_lambda() || Instant::now() >= deadline {
+                return Ok(seen);
+            }
+            let request = HttpRequest::get(spec.fence_target(), Caller::now(true));
+            let trace_id = request.caller.trace_id;
+            self.send(request).await?;
+            // A worker that is not instrumented leaves its request without spans, so do not wait long for one.
+            let round = deadline.min(Instant::now() + ROUND);
+            let _ = self.store().until(round, |capture| capture.spans_of(trace_id).next().map(drop)).await;
+        }
     }
 }
 

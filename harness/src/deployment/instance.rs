@@ -35,7 +35,8 @@ impl Deployment {
     ///
     /// `program` is what runs: a program with its first arguments, or, for a container, what the site needs to know;
     /// `spec.args` are added behind it. `spec.directory` must be absolute. `placeholders` maps names to what stands for
-    /// `{name}` in `program`, `args` and `env`; `port` is added to them. `sink` is where the OTLP receiver listens on
+    /// `{name}` in `program`, `args` and `env`; `port`, `otlp` (the endpoint's URL) and `otlp.authority` (its `host:port`) are
+    /// added to them. `sink` is where the OTLP receiver listens on
     /// this machine; the service is told as `OTEL_EXPORTER_OTLP_ENDPOINT`, unless its `env` has a value of its own, and
     /// nothing else is added (for a function: what Lambda sets).
     ///
@@ -55,15 +56,17 @@ impl Deployment {
             (false, true) => Some(spec.port),
             (false, false) => Some(site.free_port().await?),
         };
-        let endpoint = format!("http://{}", site.expose(sink).await?);
+        let authority = site.expose(sink).await?;
+        let endpoint = format!("http://{authority}");
         let fill = |text: &String| {
             let port = port.map(|port| ("port".to_owned(), port.to_string()));
-            let all = placeholders.iter().map(|(name, value)| (name.clone(), value.clone())).chain(port);
+            let otlp = [("otlp".to_owned(), endpoint.clone()), ("otlp.authority".to_owned(), authority.clone())];
+            let all = placeholders.iter().map(|(name, value)| (name.clone(), value.clone())).chain(otlp).chain(port);
             all.fold(text.clone(), |text, (name, value)| text.replace(&format!("{{{name}}}"), &value))
         };
         let mut env: BTreeMap<String, String> =
             spec.env.iter().map(|(name, value)| (name.clone(), fill(value))).collect();
-        env.entry("OTEL_EXPORTER_OTLP_ENDPOINT".into()).or_insert(endpoint);
+        env.entry("OTEL_EXPORTER_OTLP_ENDPOINT".into()).or_insert_with(|| endpoint.clone());
         let launch = Launch {
             command: program.iter().chain(&spec.args).map(fill).collect(),
             env,

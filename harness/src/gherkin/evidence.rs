@@ -1,11 +1,6 @@
 //! What is kept of a scenario for whoever looks into it: a folder with text to read and OTLP-shaped JSON to search.
 
-use std::{
-    fmt::Write as _,
-    fs, io,
-    path::Path,
-    sync::Arc,
-};
+use std::{fmt::Write as _, fs, io, path::Path, sync::Arc};
 
 use super::world::Scene;
 use crate::{
@@ -53,7 +48,9 @@ fn verdict_text(scene: &Scene, verdict: &Verdict) -> String {
     let proofs: Vec<&str> = scene.proofs.iter().map(String::as_str).collect();
     match verdict {
         Verdict::Passed => format!("passed\n{}\n", proofs.join("\n")),
-        Verdict::NotPassed { step, line, problem } => format!("{:?} in line {line}: {step}\n{}\n", problem.kind, problem.message),
+        Verdict::NotPassed { step, line, problem } => {
+            format!("{:?} in line {line}: {step}\n{}\n", problem.kind, problem.message)
+        }
     }
 }
 

@@ -82,11 +82,7 @@ impl Scene {
         self.judge_settled(&all, judge).await
     }
 
-    async fn judge_settled(
-        &mut self,
-        which: &[usize],
-        judge: impl Fn(&Seen<'_>) -> Result<(), String>,
-    ) -> StepResult {
+    async fn judge_settled(&mut self, which: &[usize], judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let deadline = Instant::now() + self.stage.spec.patience;
         // A fence for one request proves nothing for those that came after it, so the last one goes first.
         for &at in which.iter().rev() {
@@ -95,7 +91,10 @@ impl Scene {
                 // nothing at all from the deployment is a failure of the service, and anything else an open question.
                 let silent = self.instance.store().look(|capture| capture.requests().is_empty());
                 return Err(if silent {
-                    Problem::failed(format!("received   no export request at all from this deployment\n{}", unproven.message))
+                    Problem::failed(format!(
+                        "received   no export request at all from this deployment\n{}",
+                        unproven.message
+                    ))
                 } else {
                     unproven
                 });
@@ -134,14 +133,14 @@ impl Scene {
         };
         self.settle(at, Instant::now() + patience).await?;
         let again = self.draft.request("GET", &self.sent[at].delivery.target, bytes::Bytes::new());
-        let thawed = self.instance.send(again).await.map_err(|error| Problem::from_error(&error))?;
+        let thawed = self.instance.send(again).await?;
         let proof = self.instance.settle(&thawed, Instant::now() + patience).await;
         proof.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))?;
         let sent = &self.sent[at];
         self.instance.store().look(|capture| {
-            let froze = capture.lifecycle().iter().find(|entry| {
-                matches!(&entry.mark, Mark::Frozen { request_id: Some(id) } if *id == invocation.request_id)
-            });
+            let froze = capture.lifecycle().iter().find(
+                |entry| matches!(&entry.mark, Mark::Frozen { request_id: Some(id) } if *id == invocation.request_id),
+            );
             let Some(froze) = froze.map(|entry| entry.arrival.seq) else {
                 return Err(Problem::errored("the environment did not freeze after the invocation"));
             };
@@ -154,12 +153,19 @@ impl Scene {
                 .map(|span| format!("late       {} {:?} came only after the freeze", span.kind, span.name))
                 .collect();
             let records = evidence.logs.iter().filter(|record| record.arrival.seq > froze);
-            lost.extend(records.map(|record| format!("late       {} {:?} came only after the freeze", record.origin, record.message)));
+            lost.extend(
+                records.map(|record| {
+                    format!("late       {} {:?} came only after the freeze", record.origin, record.message)
+                }),
+            );
             for record in &evidence.logs {
                 let named = record.trace_id.valid().zip(record.span_id.valid());
                 let missing = named.filter(|(trace, span)| evidence.sampled() && capture.span(*trace, *span).is_none());
                 if let Some((_, span)) = missing {
-                    lost.push(format!("lost       the span {span} that {:?} names never came: lost at the freeze", record.message));
+                    lost.push(format!(
+                        "lost       the span {span} that {:?} names never came: lost at the freeze",
+                        record.message
+                    ));
                 }
             }
             if evidence.sampled() && evidence.trace.is_empty() {
@@ -266,7 +272,7 @@ fn window_end(capture: &Capture, sent: &Sent, began: u64) -> u64 {
         .filter_map(|entry| match &entry.mark {
             Mark::Frozen { request_id: froze } if froze.as_deref() == request_id => Some(entry.arrival.seq),
             Mark::Sent { .. } if request_id.is_none() => Some(entry.arrival.seq),
-            Mark::Exited { .. } => Some(entry.arrival.seq),
+            Mark::StopRequested { .. } | Mark::Exited { .. } => Some(entry.arrival.seq),
             _ => None,
         })
         .min()

@@ -71,7 +71,9 @@ impl Arguments {
 
     /// The argument at `index` as a number.
     pub fn number<T: std::str::FromStr>(&self, index: usize) -> Result<T, Problem> {
-        self.text(index).parse().map_err(|_| Problem::errored(format!("{:?} is not a number that fits", self.text(index))))
+        self.text(index)
+            .parse()
+            .map_err(|_| Problem::errored(format!("{:?} is not a number that fits", self.text(index))))
     }
 
     /// The doc string below the step, without the line feed in front of its first line.
@@ -84,7 +86,8 @@ impl Arguments {
     /// The rows of the table below the step, without the header row, each cell by the name of its column.
     /// Refuses columns other than `columns`.
     pub fn table(&self, columns: &[&str]) -> Result<Vec<Vec<String>>, Problem> {
-        let needs = || Problem::errored(format!("this step needs a table with the columns | {} |", columns.join(" | ")));
+        let needs =
+            || Problem::errored(format!("this step needs a table with the columns | {} |", columns.join(" | ")));
         let table = self.step.table.as_ref().ok_or_else(needs)?;
         let (header, rows) = table.rows.split_first().ok_or_else(needs)?;
         let order: Option<Vec<usize>> =

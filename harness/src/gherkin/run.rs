@@ -4,16 +4,14 @@
 use std::{
     collections::BTreeSet,
     panic,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use cucumber::{
-    Cucumber, Event as CucumberEvent, Parser, Writer, cli, event, gherkin,
-    parser::Result as Parsed,
-    runner, step,
+    Cucumber, Event as CucumberEvent, Parser, Writer, cli, event, gherkin, parser::Result as Parsed, runner, step,
     writer::Normalized,
 };
 use futures::{
@@ -21,7 +19,10 @@ use futures::{
     stream,
 };
 use regex::Regex;
-use tokio::sync::{OnceCell, RwLock, mpsc};
+use tokio::{
+    sync::{OnceCell, RwLock, mpsc},
+    time::Instant as TokioInstant,
+};
 
 use super::{
     registry::{self, Need},
@@ -70,8 +71,11 @@ impl Stage {
         self.shared
             .get_or_init(|| async {
                 let instance = self.start().await?;
+                // What a start still writes would fall into the time of the first scenario that is alone.
+                instance.wake_workers(TokioInstant::now() + self.spec.patience / 4).await?;
                 let what = instance.what();
-                let _ = self.events.send(Event::Ready { deployment: self.spec.name.clone(), what, took: instance.took });
+                let _ =
+                    self.events.send(Event::Ready { deployment: self.spec.name.clone(), what, took: instance.took });
                 Ok(instance)
             })
             .await
@@ -80,6 +84,8 @@ impl Stage {
 
     /// An instance for one scenario.
     pub async fn start(&self) -> Result<Arc<Instance>, Problem> {
+        let starting = Event::Starting { deployment: self.spec.name.clone(), builds: self.spec.builds() };
+        let _ = self.events.send(starting);
         let started = Instance::start(&self.workshop, &self.spec).await;
         started.map(Arc::new).map_err(|error| {
             let problem = Problem::from_error(&error);
@@ -129,8 +135,11 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
     }
     let mut summary = Summary {
         unavailable: plan.unavailable.clone(),
-        unclaimed: all.difference(&claimed).map(|(file, line, name)| format!("{}:{line}  {name}", file.display())).collect(),
-        output,
+        unclaimed: all
+            .difference(&claimed)
+            .map(|(file, line, name)| format!("{}:{line}  {name}", near(file).display()))
+            .collect(),
+        output: near(&output),
         ..Summary::default()
     };
     let hook = panic::take_hook();
@@ -148,6 +157,12 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
     panic::set_hook(hook);
     summary.took = began.elapsed();
     summary
+}
+
+/// A path as seen from the working directory, which is how a person will type it.
+fn near(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().ok();
+    here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned)).unwrap_or_else(|| path.to_owned())
 }
 
 fn places(selection: &Selection) -> BTreeSet<(PathBuf, usize, String)> {
@@ -254,9 +269,9 @@ fn judge(
             unexplained(format!("tracegate itself broke down before the first step: {text}"))
         }
     };
-    let file = feature.path.clone().unwrap_or_default();
+    let file = near(&feature.path.clone().unwrap_or_default());
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let folder = stage.output.join(format!("{stem}-{}", scenario.position.line)).join(&stage.spec.name);
+    let folder = near(&stage.output).join(format!("{stem}-{}", scenario.position.line)).join(&stage.spec.name);
     let (took, proofs, evidence) = match world {
         Some(world) => world.leave(&folder, &verdict),
         None => (Duration::ZERO, Vec::new(), None),

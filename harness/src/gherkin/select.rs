@@ -138,10 +138,9 @@ pub fn known_labels<'a>(deployments: impl IntoIterator<Item = &'a config::Deploy
 }
 
 fn parse_tags(expression: &str) -> Result<TagOperation, SelectError> {
-    expression.parse().map_err(|error| SelectError::Tags {
-        expression: expression.to_owned(),
-        message: format!("{error}"),
-    })
+    expression
+        .parse()
+        .map_err(|error| SelectError::Tags { expression: expression.to_owned(), message: format!("{error}") })
 }
 
 fn collect(path: &Path, files: &mut BTreeSet<PathBuf>) {
@@ -248,7 +247,8 @@ mod tests {
 
     #[test]
     fn unknown_steps_are_all_named_with_file_and_line_before_anything_runs() {
-        let text = "Feature: f\n  Scenario: s\n    When a client sends GET /a\n    Then nonsense\n    And more nonsense\n";
+        let text =
+            "Feature: f\n  Scenario: s\n    When a client sends GET /a\n    Then nonsense\n    And more nonsense\n";
         let error = selection(text, None).unwrap_err().to_string();
         assert!(error.contains("a.feature:4") && error.contains("a.feature:5"), "{error}");
     }

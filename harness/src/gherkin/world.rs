@@ -97,13 +97,12 @@ impl Default for Draft {
 impl Draft {
     /// The request that this draft and a step make, with a fresh caller.
     pub fn request(&self, method: &str, target: &str, body: Bytes) -> HttpRequest {
-        let epoch_seconds = jiff::Timestamp::now().as_second();
         HttpRequest {
             method: method.to_owned(),
             target: target.to_owned(),
             headers: self.headers.clone(),
             body,
-            caller: Caller::fresh(u32::try_from(epoch_seconds).unwrap_or(u32::MAX), self.sampled),
+            caller: Caller::now(self.sampled),
             form: self.form,
         }
     }
@@ -112,13 +111,13 @@ impl Draft {
 impl World {
     /// Gets the scenario its deployment. What goes wrong is told by the first step.
     pub(super) async fn enter(&mut self, stage: Rc<Stage>, feature: PathBuf, need: Need) {
-        let began = Instant::now();
         let hold = match need {
             Need::Shared => Hold::Shared { _guard: stage.gate.clone().read_owned().await },
             Need::Alone => Hold::Alone { _guard: stage.gate.clone().write_owned().await },
             Need::Own => Hold::Own,
         };
         let instance = if need == Need::Own { stage.start().await } else { stage.shared().await };
+        let began = Instant::now();
         match instance {
             Ok(instance) => {
                 let (draft, sent, proofs) = (Draft::default(), Vec::new(), BTreeSet::new());

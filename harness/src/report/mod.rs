@@ -5,6 +5,8 @@ mod terminal;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use crate::deployment::SiteError;
+
 pub use junit::junit;
 pub use terminal::Terminal;
 
@@ -50,6 +52,12 @@ impl Problem {
             source = cause.source();
         }
         Self::errored(message)
+    }
+}
+
+impl From<SiteError> for Problem {
+    fn from(error: SiteError) -> Self {
+        Self::from_error(&error)
     }
 }
 
@@ -111,6 +119,13 @@ pub enum Event {
         scenarios: usize,
         /// Deployments that run, by name.
         deployments: Vec<String>,
+    },
+    /// A deployment is being started; the first start builds what it runs.
+    Starting {
+        /// Its name.
+        deployment: String,
+        /// What is built before, if anything.
+        builds: Option<String>,
     },
     /// A deployment is up.
     Ready {

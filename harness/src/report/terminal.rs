@@ -15,20 +15,22 @@ pub struct Terminal<W> {
     out: W,
     colour: bool,
     width: usize,
+    /// What is being built was told once.
+    told: BTreeSet<String>,
 }
 
 impl Terminal<io::Stdout> {
     /// Standard output.
     pub fn stdout() -> Self {
         let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { out: io::stdout(), colour, width: 0 }
+        Self { out: io::stdout(), colour, width: 0, told: BTreeSet::new() }
     }
 }
 
 impl<W: Write> Terminal<W> {
     /// Any stream, without colour.
     pub fn plain(out: W) -> Self {
-        Self { out, colour: false, width: 0 }
+        Self { out, colour: false, width: 0, told: BTreeSet::new() }
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
@@ -65,9 +67,15 @@ impl<W: Write> Terminal<W> {
             let word = self.paint("33;1", "NOT RUN");
             self.line(&format!("{word}  {deployment}: {reason}"));
         }
-        for scenario in &summary.unclaimed {
+        if !summary.unclaimed.is_empty() {
             let word = self.paint("33;1", "NOT RUN");
-            self.line(&format!("{word}  {scenario}: no deployment of this run has the labels that its tags ask for"));
+            let count = summary.unclaimed.len();
+            self.line(&format!(
+                "{word}  {count} scenarios whose tags ask for labels that no deployment of this run has:"
+            ));
+            for scenario in &summary.unclaimed {
+                self.line(&format!("         {scenario}"));
+            }
         }
         let text = format!(
             "{} passed, {} failed, {} errored in {:.1} s; evidence in {}",
@@ -91,6 +99,11 @@ impl<W: Write> Reporter for Terminal<W> {
                 let names = deployments.join(", ");
                 self.line(&format!("tracegate {}: {scenarios} scenarios on {names}", env!("CARGO_PKG_VERSION")));
             }
+            Event::Starting { builds: Some(what), .. } if self.told.insert(what.clone()) => {
+                let word = self.paint("36", "BUILD");
+                self.line(&format!("{word}            {what} (the first time takes a while)"));
+            }
+            Event::Starting { .. } => {}
             Event::Ready { deployment, what, took } => {
                 let width = self.width;
                 let word = self.paint("36", "READY");

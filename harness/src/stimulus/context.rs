@@ -38,6 +38,12 @@ impl Caller {
         Self { trace_id, span_id: SpanId::random(), sampled }
     }
 
+    /// A new caller whose trace begins at this second.
+    pub fn now(sampled: bool) -> Self {
+        let seconds = jiff::Timestamp::now().as_second();
+        Self::fresh(u32::try_from(seconds).unwrap_or(u32::MAX), sampled)
+    }
+
     /// `traceparent`, version 00.
     pub fn traceparent(&self) -> String {
         format!("00-{}-{}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))

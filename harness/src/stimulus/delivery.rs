@@ -22,6 +22,20 @@ pub struct HttpRequest {
     pub form: ContextForm,
 }
 
+impl HttpRequest {
+    /// A `GET` without headers of its own, whose context travels in both forms.
+    pub fn get(target: &str, caller: Caller) -> Self {
+        Self {
+            method: "GET".into(),
+            target: target.to_owned(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            caller,
+            form: ContextForm::Both,
+        }
+    }
+}
+
 /// What the client read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpResponse {

@@ -32,7 +32,8 @@ async fn take(State(later): State<Arc<Later>>, request: Request) -> StatusCode {
     let Ok(body) = to_bytes(body, 64 << 20).await else { return StatusCode::BAD_REQUEST };
     let due = {
         let mut kept = later.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let (due, rest) = std::mem::take(&mut *kept).into_iter().partition::<Vec<Kept>, _>(|(other, ..)| *other == path);
+        let (due, rest) =
+            std::mem::take(&mut *kept).into_iter().partition::<Vec<Kept>, _>(|(other, ..)| *other == path);
         *kept = rest;
         kept.push((path, parts.headers, body));
         due

@@ -56,10 +56,18 @@ pub fn all(late: &str) -> Vec<Fault> {
             "The invocation's span hangs on the runtime's span, not on the client's",
             "hangs on",
             "OTEL_PROPAGATORS",
-            "xray-lambda,xray,tracecontext",
+            "tracecontext,xray-lambda",
         ),
         env("spans are not exported", "process", FILES, LISTING, "received", "OTEL_TRACES_EXPORTER", "none"),
-        env("log records are not exported", "process", LOGS, "Stdout and OTLP tell the same", "OTLP", "OTEL_LOGS_EXPORTER", "none"),
+        env(
+            "log records are not exported",
+            "process",
+            LOGS,
+            "Stdout and OTLP tell the same",
+            "OTLP",
+            "OTEL_LOGS_EXPORTER",
+            "none",
+        ),
         env(
             "metrics are not exported",
             "process",
@@ -108,7 +116,8 @@ pub fn all(late: &str) -> Vec<Fault> {
             apply: Box::new(|spec| {
                 spec.env.insert("OTEL_BSP_SCHEDULE_DELAY".into(), "60000".into());
                 // The wrapper stands for a supervisor that kills instead of asking.
-                spec.wrap = ["sh", "-c", r#""$@" & trap "kill -9 $!; exit 0" TERM; wait"#, "sh"].map(Into::into).to_vec();
+                spec.wrap =
+                    ["sh", "-c", r#""$@" & trap "kill -9 $!; exit 0" TERM; wait"#, "sh"].map(Into::into).to_vec();
             }),
             tamper: None,
         },
@@ -243,7 +252,12 @@ pub fn all(late: &str) -> Vec<Fault> {
         Fault {
             name: "a secret in a field",
             tamper: lines(|line| Some(line.replace("REDACTED", "canary-7b1f4e0c"))),
-            ..rewritten("process", "redaction/secrets.feature", "A secret in the Authorization header", "headers.authorization")
+            ..rewritten(
+                "process",
+                "redaction/secrets.feature",
+                "A secret in the Authorization header",
+                "headers.authorization",
+            )
         },
         Fault {
             name: "a secret in a span",

@@ -30,12 +30,9 @@ impl LibraryEvents {
     /// Makes it the process's subscriber, for events that `RUST_LOG` lets through
     /// (default: warnings and errors). Does nothing when there is a subscriber already.
     pub fn install(self, filter: Option<&str>) {
-        let filter = filter
-            .and_then(|filter| EnvFilter::try_new(filter).ok())
-            .unwrap_or_else(|| EnvFilter::new("warn"));
-        let _ = tracing_subscriber::registry()
-            .with(self.with_filter(filter))
-            .try_init();
+        let filter =
+            filter.and_then(|filter| EnvFilter::try_new(filter).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
+        let _ = tracing_subscriber::registry().with(self.with_filter(filter)).try_init();
     }
 }
 
@@ -44,12 +41,7 @@ impl<S: Subscriber> Layer<S> for LibraryEvents {
         let metadata: &'static Metadata<'static> = event.metadata();
         let mut visitor = Visitor::default();
         event.record(&mut visitor);
-        self.logger.emit(
-            *metadata.level(),
-            metadata.target(),
-            visitor.message,
-            visitor.fields,
-        );
+        self.logger.emit(*metadata.level(), metadata.target(), visitor.message, visitor.fields);
     }
 }
 

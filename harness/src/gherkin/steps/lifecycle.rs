@@ -1,16 +1,12 @@
 //! Steps about the life of what runs: cold starts, shutdown, workers, the freeze.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use bytes::Bytes;
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
-use super::super::{
-    registry::{Keyword, Need, StepDefinition},
-    world::Sent,
-};
-use crate::report::Problem;
+use super::super::registry::{Keyword, Need, StepDefinition};
+use crate::{capture::Mark, report::Problem};
 
 /// How long a service may take to end after a signal before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -39,12 +35,17 @@ pub(super) const STEPS: &[StepDefinition] = &[
         run: |world, arguments| {
             Box::pin(async {
                 let signal = if arguments.text(0) == "SIGINT" { Signal::SIGINT } else { Signal::SIGTERM };
-                let exit = world.scene()?.instance.stop(signal, GRACE).await;
+                let instance = world.scene()?.instance.clone();
+                instance.store().mark(Mark::StopRequested { signal: signal.to_string() });
+                let exit = instance.stop(signal, GRACE).await;
                 if exit.orderly {
                     Ok(())
                 } else {
                     let signal = arguments.text(0);
-                    Err(Problem::failed(format!("expected   the service ends within 10 s of {signal}\nreceived   {}", exit.status)))
+                    Err(Problem::failed(format!(
+                        "expected   the service ends within 10 s of {signal}\nreceived   {}",
+                        exit.status
+                    )))
                 }
             })
         },
@@ -76,35 +77,18 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 let (workers, patience) = (scene.stage.spec.workers, scene.stage.spec.patience);
-                let target = scene.stage.spec.fence_target().to_owned();
-                let deadline = Instant::now() + patience;
-                let mut answered = 0;
-                loop {
-                    let request = scene.draft.request("GET", &target, Bytes::new());
-                    let trace_id = request.caller.trace_id;
-                    let delivery = scene.instance.send(request).await.map_err(|error| Problem::from_error(&error))?;
-                    answered += 1;
-                    // A worker that is not instrumented leaves this request without spans, so look at the others' too.
-                    let round = deadline.min(Instant::now() + patience / 10);
-                    let store = scene.instance.store();
-                    let _ = store.until(round, |capture| capture.spans_of(trace_id).next().map(drop)).await;
-                    let seen: BTreeSet<String> = store.look(|capture| {
-                        capture.spans().iter().filter_map(|span| span.resource.instance()).collect()
-                    });
-                    scene.sent.push(Sent::new(delivery));
-                    if seen.len() >= workers {
-                        return Ok(());
-                    }
-                    if Instant::now() >= deadline {
-                        let named: Vec<&str> = seen.iter().map(String::as_str).collect();
-                        return Err(Problem::failed(format!(
-                            "expected   spans of {workers} worker processes, told apart by service.instance.id or process.pid\n\
-                             received   spans of {}: {}\nsent       {answered} requests in {patience:?}",
-                            seen.len(),
-                            named.join(", ")
-                        )));
-                    }
+                let seen = scene.instance.wake_workers(Instant::now() + patience).await?;
+                if seen.len() >= workers {
+                    return Ok(());
                 }
+                let named: Vec<&str> = seen.iter().map(String::as_str).collect();
+                Err(Problem::failed(format!(
+                    "expected   spans of {workers} worker processes, told apart by service.instance.id or process.pid\n\
+                     received   spans of {}: {}\nwaited     {patience:?} on {}",
+                    seen.len(),
+                    named.join(", "),
+                    scene.stage.spec.name
+                )))
             })
         },
     },

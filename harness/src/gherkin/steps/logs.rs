@@ -141,7 +141,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
                             copies.disagreeing.iter().map(|pair| format!("differs    {pair}")).collect();
                         let alone = |record: &Arc<LogRecord>, what| format!("alone      {:?} {what}", record.message);
                         wrong.extend(copies.lines_only.iter().map(|record| alone(record, "has no OTLP copy")));
-                        wrong.extend(copies.otlp_only.iter().map(|record| alone(record, "came over OTLP and not as a line")));
+                        wrong.extend(
+                            copies.otlp_only.iter().map(|record| alone(record, "came over OTLP and not as a line")),
+                        );
                         if wrong.is_empty() && copies.agreeing == 0 {
                             wrong.push("received   no line with an OTLP copy".into());
                         }
@@ -162,7 +164,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 world
                     .scene()?
                     .finally_each(|seen| {
-                        let text: Vec<String> = seen.evidence.text.iter().map(|line| format!("text       {}", line.raw)).collect();
+                        let text: Vec<String> =
+                            seen.evidence.text.iter().map(|line| format!("text       {}", line.raw)).collect();
                         let lines = seen.evidence.logs.iter().any(|record| record.origin != LogOrigin::Otlp);
                         match (text.is_empty(), lines) {
                             (true, true) => Ok(()),

@@ -72,7 +72,8 @@ async fn total(world: &mut World, matcher: MetricMatcher, count: Option<u64>) ->
         .in_time(|capture| {
             let total = matcher.total(capture.metrics()).map_err(|no_match| no_match.to_string())?;
             // Histograms count measurements; a counter's value is its sum.
-            let found = if total.count > total.series as u64 { total.count as f64 } else { total.sum.max(total.count as f64) };
+            let found =
+                if total.count > total.series as u64 { total.count as f64 } else { total.sum.max(total.count as f64) };
             match count {
                 Some(expected) if (found - expected as f64).abs() > f64::EPSILON => {
                     Err(format!("expected   {expected}\nfound      {found} in {} series", total.series))

@@ -129,7 +129,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let count: usize = arguments.number(0)?;
                 let scene = world.scene()?;
-                let requests = (0..count).map(|_| scene.draft.request(arguments.text(1), arguments.text(2), Bytes::new()));
+                let requests =
+                    (0..count).map(|_| scene.draft.request(arguments.text(1), arguments.text(2), Bytes::new()));
                 let sending = requests.map(|request| scene.instance.send(request)).collect::<Vec<_>>();
                 for delivery in join_all(sending).await {
                     let delivery = delivery.map_err(|error| Problem::from_error(&error))?;
@@ -151,7 +152,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let scene = world.scene()?;
                 let event = scene.read_event(arguments.text(0))?;
                 let event_root = root_of(&event);
-                let delivery = scene.instance.deliver(event).await.map_err(|error| Problem::from_error(&error))?;
+                let delivery = scene.instance.deliver(event).await?;
                 scene.sent.push(Sent { event_root, ..Sent::new(delivery) });
                 Ok(())
             })
@@ -177,7 +178,7 @@ fn send<'a>(world: &'a mut World, arguments: &'a Arguments, body: Bytes) -> Loca
     Box::pin(async move {
         let scene = world.scene()?;
         let request = scene.draft.request(arguments.text(0), arguments.text(1), body);
-        let delivery = scene.instance.send(request).await.map_err(|error| Problem::from_error(&error))?;
+        let delivery = scene.instance.send(request).await?;
         scene.sent.push(Sent::new(delivery));
         Ok(())
     })

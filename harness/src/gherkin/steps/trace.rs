@@ -58,7 +58,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
                     .scene()?
                     .eventually(|seen| match seen.evidence.entries.as_slice() {
                         [entry] if entry.parent_span_id.is_none() => Ok(()),
-                        [entry] => Err(format!("expected   a root span without a parent\nclosest    {}", hanging(entry))),
+                        [entry] => {
+                            Err(format!("expected   a root span without a parent\nclosest    {}", hanging(entry)))
+                        }
                         entries => Err(format!("expected   one root span\nreceived   {}", entries.len())),
                     })
                     .await
@@ -190,7 +192,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         run: |world, arguments| {
             Box::pin(async {
                 let attributes = expected(arguments)?;
-                let matcher = SpanMatcher { kind: Some(kind(arguments.text(0))), attributes, ..named(arguments.text(1))? };
+                let matcher =
+                    SpanMatcher { kind: Some(kind(arguments.text(0))), attributes, ..named(arguments.text(1))? };
                 has(world, matcher).await
             })
         },
@@ -221,7 +224,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 world
                     .scene()?
                     .finally(|seen| {
-                        let found = matcher.find(seen.evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
+                        let found =
+                            matcher.find(seen.evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
                         let absent = SpanMatcher { absent: vec![key.to_owned()], ..SpanMatcher::default() };
                         for span in found {
                             if let Some(difference) = absent.differences(&span).first() {
@@ -247,7 +251,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 world
                     .scene()?
                     .eventually(|seen| {
-                        let found = matcher.find(seen.evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
+                        let found =
+                            matcher.find(seen.evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
                         if found.iter().any(|span| span.events.iter().any(|found| found.name == event)) {
                             return Ok(());
                         }
@@ -277,13 +282,16 @@ pub(super) const STEPS: &[StepDefinition] = &[
                         let trace = &seen.evidence.trace;
                         let children = child.find(trace.spans()).map_err(|no_match| no_match.to_string())?;
                         let parents = parent.find(trace.spans()).map_err(|no_match| no_match.to_string())?;
-                        let is_child = |span: &Span| {
-                            parents.iter().any(|parent| Some(parent.span_id) == span.parent_span_id)
-                        };
+                        let is_child =
+                            |span: &Span| parents.iter().any(|parent| Some(parent.span_id) == span.parent_span_id);
                         if children.iter().any(|span| is_child(span)) {
                             Ok(())
                         } else {
-                            Err(format!("expected   parent {}\nclosest    {}", parents[0].span_id, hanging(&children[0])))
+                            Err(format!(
+                                "expected   parent {}\nclosest    {}",
+                                parents[0].span_id,
+                                hanging(&children[0])
+                            ))
                         }
                     })
                     .await
@@ -375,7 +383,10 @@ pub(super) const STEPS: &[StepDefinition] = &[
                                 matcher.differences(&shown).iter().map(ToString::to_string).collect();
                             if !differences.is_empty() {
                                 let differences = differences.join(", ");
-                                return Err(format!("closest    resource of {} {:?}: {differences}", span.kind, span.name));
+                                return Err(format!(
+                                    "closest    resource of {} {:?}: {differences}",
+                                    span.kind, span.name
+                                ));
                             }
                         }
                         Ok(())
@@ -410,10 +421,15 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 let secrets = &scene.draft.secrets;
-                let canaries: Option<Vec<Canary>> =
-                    secrets.iter().enumerate().map(|(at, value)| Canary::new(format!("secret {}", at + 1), value)).collect();
+                let canaries: Option<Vec<Canary>> = secrets
+                    .iter()
+                    .enumerate()
+                    .map(|(at, value)| Canary::new(format!("secret {}", at + 1), value))
+                    .collect();
                 let Some(canaries) = canaries else {
-                    return Err(Problem::errored("a secret of fewer than 6 bytes would be found by chance; use a longer one"));
+                    return Err(Problem::errored(
+                        "a secret of fewer than 6 bytes would be found by chance; use a longer one",
+                    ));
                 };
                 if canaries.is_empty() {
                     return Err(Problem::errored("no secret was declared: a Given step must come first"));
@@ -437,7 +453,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
 async fn has(world: &mut World, matcher: SpanMatcher) -> Result<(), Problem> {
     world
         .scene()?
-        .eventually(|seen| matcher.find(seen.evidence.trace.spans()).map(|_| ()).map_err(|no_match| no_match.to_string()))
+        .eventually(|seen| {
+            matcher.find(seen.evidence.trace.spans()).map(|_| ()).map_err(|no_match| no_match.to_string())
+        })
         .await
 }
 
@@ -522,7 +540,10 @@ pub(super) fn whole(seen: &Seen<'_>) -> Result<(), String> {
                 wrong.push(format!("entry      {}, and not on the caller's span", hanging(entry)));
             }
             if !evidence.told_traces.is_empty() && !evidence.told_traces.contains(&entry.trace_id) {
-                wrong.push(format!("entry      is in the trace {}, the caller's is {}", entry.trace_id, evidence.told_traces[0]));
+                wrong.push(format!(
+                    "entry      is in the trace {}, the caller's is {}",
+                    entry.trace_id, evidence.told_traces[0]
+                ));
             }
         }
         several => {
