@@ -47,7 +47,7 @@ pub struct Launch {
 #[async_trait]
 pub trait Site: fmt::Debug + Send + Sync {
     /// Makes a server of the harness, which listens on this machine's loopback, reachable from what runs here.
-    /// Returns `host:port` as the service sees it. May be called before [`launch`](Self::launch) only.
+    /// Returns `host:port` as the service sees it.
     async fn expose(&self, server: SocketAddr) -> Result<String, SiteError>;
 
     /// A port on which a service that is started here can listen.

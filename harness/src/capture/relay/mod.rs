@@ -30,7 +30,7 @@ use tokio::{
 };
 
 pub use neighbour::Neighbour;
-pub use tunnel::Tunnel;
+pub use tunnel::{Routes, Tunnel};
 
 /// Environment variable that gives a neighbour its token.
 pub const TOKEN_VARIABLE: &str = "TRACEGATE_RELAY_TOKEN";

@@ -15,11 +15,11 @@ mod neighbour;
 mod sandbox;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -42,13 +42,9 @@ use self::{
 };
 use super::{Launch, Sandbox, Site, SiteError};
 use crate::{
-    capture::{Mark, Store},
+    capture::{Mark, Store, relay::Routes},
     config::{self, Config},
 };
-
-/// First port at which servers of the harness are reached on the private network: that of OTLP, because the sink is
-/// what is exposed first and this is where a person would look for it.
-const FIRST_RELAY_PORT: u16 = 4318;
 
 /// A private network with a neighbour, for one deployment. Both are removed with the site, or with the last container
 /// that was launched there.
@@ -65,8 +61,7 @@ struct Shared {
     source: Source,
     port: u16,
     tracegate: PathBuf,
-    /// Servers of this process by the neighbour's port; `None` once the neighbour is up.
-    routes: Mutex<BTreeMap<u16, SocketAddr>>,
+    routes: Routes,
     surroundings: OnceCell<Surroundings>,
     launched: AtomicUsize,
 }
@@ -91,7 +86,7 @@ impl ContainerSite {
             source: Source::of(config, deployment),
             port: deployment.port,
             tracegate: tracegate.to_owned(),
-            routes: Mutex::default(),
+            routes: Routes::default(),
             surroundings: OnceCell::new(),
             launched: AtomicUsize::new(0),
         };
@@ -100,10 +95,6 @@ impl ContainerSite {
 }
 
 impl Shared {
-    fn routes(&self) -> BTreeMap<u16, SocketAddr> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Network and neighbour, started by the first launch.
     async fn surroundings(&self) -> Result<&Surroundings, SiteError> {
         self.surroundings
@@ -119,7 +110,7 @@ impl Shared {
                     .create_network(request)
                     .await
                     .map_err(|error| SiteError::because(format!("cannot create the network {}", self.id), error))?;
-                let neighbour = Neighbour::start(&self.id, &self.tracegate, self.routes()).await?;
+                let neighbour = Neighbour::start(&self.id, &self.tracegate, self.routes.clone()).await?;
                 Ok(Surroundings { neighbour, _network: network })
             })
             .await
@@ -129,15 +120,13 @@ impl Shared {
 #[async_trait]
 impl Site for ContainerSite {
     async fn expose(&self, server: SocketAddr) -> Result<String, SiteError> {
-        if self.shared.surroundings.initialized() {
-            let what = format!("{server} cannot be exposed to containers any more: one was launched already");
-            return Err(SiteError::new(what));
+        match self.shared.routes.assign(server, neighbour::PORTS) {
+            Some(port) => Ok(format!("{}:{port}", Neighbour::host(&self.shared.id))),
+            None => {
+                let count = neighbour::PORTS.count();
+                Err(SiteError::new(format!("{server} cannot be exposed to containers: {count} servers are already")))
+            }
         }
-        let mut routes = self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = routes.iter().find(|(_, known)| **known == server).map(|(port, _)| *port);
-        let port = known.unwrap_or_else(|| routes.keys().last().map_or(FIRST_RELAY_PORT, |last| last + 1));
-        routes.insert(port, server);
-        Ok(format!("{}:{port}", Neighbour::host(&self.shared.id)))
     }
 
     async fn free_port(&self) -> Result<u16, SiteError> {

@@ -1,6 +1,6 @@
 //! The neighbour: `tracegate serve --relay` on the private network.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use testcontainers::{
     ImageExt,
@@ -9,12 +9,17 @@ use testcontainers::{
 
 use super::{LABEL, Started, image, start};
 use crate::{
-    capture::relay::{self, READY, TOKEN_VARIABLE, Tunnel},
+    capture::relay::{self, READY, Routes, TOKEN_VARIABLE, Tunnel},
     deployment::SiteError,
 };
 
 /// Control port of the neighbour, inside its container.
 const CONTROL: u16 = 7070;
+
+/// Ports at which servers of the harness are reached on the private network. The first is that of OTLP, because the
+/// sink is what is exposed first and this is where a person would look for it. All are open from the start, because a
+/// server may come later: each execution environment of a function has a Runtime API of its own.
+pub(super) const PORTS: std::ops::RangeInclusive<u16> = 4318..=4445;
 
 /// How long it may take until the neighbour listens.
 const START: Duration = Duration::from_secs(30);
@@ -22,7 +27,7 @@ const START: Duration = Duration::from_secs(30);
 /// A running neighbour and the tunnel to it. The tunnel is closed first.
 #[derive(Debug)]
 pub(super) struct Neighbour {
-    tunnel: Option<Tunnel>,
+    tunnel: Tunnel,
     _container: Started,
 }
 
@@ -32,21 +37,15 @@ impl Neighbour {
         format!("{network}-sink")
     }
 
-    /// Starts it. `routes` are servers of this process by the port at which the neighbour offers them.
-    pub(super) async fn start(
-        network: &str,
-        tracegate: &Path,
-        routes: BTreeMap<u16, SocketAddr>,
-    ) -> Result<Self, SiteError> {
+    /// Starts it. `routes` are servers of this process by one of the [`PORTS`].
+    pub(super) async fn start(network: &str, tracegate: &Path, routes: Routes) -> Result<Self, SiteError> {
         let cannot = |error: Box<dyn std::error::Error + Send + Sync>| {
             SiteError::because("cannot start the container that relays telemetry to this process", error)
         };
         let token = relay::random_token();
-        // Without anything to relay there is no tunnel, but a service may still be told a name that resolves.
-        let ports = if routes.is_empty() { vec![super::FIRST_RELAY_PORT] } else { routes.keys().copied().collect() };
         let mut arguments =
             vec!["serve".to_owned(), "--host".into(), "0.0.0.0".into(), "--control".into(), CONTROL.to_string()];
-        for port in ports {
+        for port in PORTS {
             arguments.extend(["--relay".into(), port.to_string()]);
         }
         let request = image::of_executable(tracegate)
@@ -62,15 +61,12 @@ impl Neighbour {
         let control = container
             .address
             .ok_or_else(|| cannot(format!("its port {CONTROL} was not published on loopback").into()))?;
-        let tunnel = match routes.is_empty() {
-            true => None,
-            false => Some(Tunnel::open(control, &token, routes).await.map_err(|error| cannot(error.into()))?),
-        };
+        let tunnel = Tunnel::open(control, &token, routes).await.map_err(|error| cannot(error.into()))?;
         Ok(Self { tunnel, _container: container })
     }
 
     /// Why it no longer relays, if so.
     pub(super) fn lost(&self) -> Option<String> {
-        self.tunnel.as_ref().and_then(Tunnel::lost)
+        self.tunnel.lost()
     }
 }
