@@ -11,7 +11,7 @@ use clap::Args;
 use crate::{
     capture::{
         Decoded, Encoding, ExportRequest, Signal, Transport,
-        relay::{Neighbour, TOKEN_VARIABLE},
+        relay::{Neighbour, READY, TOKEN_VARIABLE},
         sink::{Receiver, Sink},
     },
     report::Exit,
@@ -77,7 +77,7 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| token.len() >= 16).ok_or(ServeError::NoToken)?;
         let neighbour = Neighbour::bind(args.host, control, &args.relay, &token).await.map_err(ServeError::Relay)?;
         let ports: Vec<_> = neighbour.relays().iter().map(|relay| relay.port().to_string()).collect();
-        say(&format!("{RELAY_READY}: ports {}, control port {}", ports.join(", "), neighbour.control().port()));
+        say(&format!("{READY}: ports {}, control port {}", ports.join(", "), neighbour.control().port()));
         interrupted.wait().await;
         return Ok(());
     }
@@ -97,9 +97,6 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     }
     Ok(())
 }
-
-/// First words of the line that a relay prints once all its ports are open.
-pub(crate) const RELAY_READY: &str = "tracegate relays";
 
 /// Whoever reads the output may have gone away; that is no reason to stop receiving.
 fn say(text: &str) {

@@ -170,7 +170,7 @@ fn executable(messages: &str, bin: &str) -> Option<PathBuf> {
                 && message["target"]["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "bin"))
         })
         .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .last()
+        .next_back()
 }
 
 /// Runs a build and returns its standard output; the error ends with what it printed last.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     Deployment, Site, SiteError,
     artifact::{self, Linking},
+    container::ContainerSite,
     process::ProcessSite,
     upstream::UpstreamServer,
 };
@@ -61,9 +62,9 @@ impl Instance {
             .await
             .map_err(|error| SiteError::because("the OTLP sink cannot listen on loopback", error))?;
         let site: Arc<dyn Site> = if spec.kind.is_container() {
-            return Err(SiteError::new("containers: later"));
+            Arc::new(ContainerSite::new(config, spec, &workshop.tracegate).await?)
         } else {
-            Arc::new(ProcessSite::default())
+            Arc::new(ProcessSite)
         };
         let mut upstreams = Vec::new();
         let mut placeholders = BTreeMap::new();

@@ -30,10 +30,13 @@ use tokio::{
 };
 
 pub use neighbour::Neighbour;
-pub use tunnel::Tunnel;
+pub use tunnel::{Routes, Tunnel};
 
 /// Environment variable that gives a neighbour its token.
 pub const TOKEN_VARIABLE: &str = "TRACEGATE_RELAY_TOKEN";
+
+/// First words of the line that a neighbour prints once all its ports are open.
+pub const READY: &str = "tracegate relays";
 
 /// First word of a tunnel connection.
 const GREETING: &str = "tracegate-relay/1";

@@ -19,6 +19,35 @@ use super::{GREETING, in_time, line};
 /// Connections that are kept ready; what comes beyond them waits for one round trip.
 const IDLE: usize = 16;
 
+/// Which server of this process is behind which relay port. Clones are the same table, and it may grow while a tunnel
+/// is open.
+#[derive(Debug, Clone, Default)]
+pub struct Routes(Arc<Mutex<BTreeMap<u16, SocketAddr>>>);
+
+impl Routes {
+    /// The port in `ports` that leads to `server`: the one that it has, or the first that is free; `None` when all are
+    /// taken.
+    pub fn assign(&self, server: SocketAddr, ports: impl IntoIterator<Item = u16>) -> Option<u16> {
+        let mut routes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((&port, _)) = routes.iter().find(|(_, known)| **known == server) {
+            return Some(port);
+        }
+        let port = ports.into_iter().find(|port| !routes.contains_key(port))?;
+        routes.insert(port, server);
+        Some(port)
+    }
+
+    fn get(&self, port: u16) -> Option<SocketAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&port).copied()
+    }
+}
+
+impl From<BTreeMap<u16, SocketAddr>> for Routes {
+    fn from(routes: BTreeMap<u16, SocketAddr>) -> Self {
+        Self(Arc::new(Mutex::new(routes)))
+    }
+}
+
 /// The test process's end of a relay. Dropping it closes every connection.
 #[derive(Debug)]
 pub struct Tunnel {
@@ -29,8 +58,7 @@ pub struct Tunnel {
 pub(super) struct Shared {
     control: SocketAddr,
     token: String,
-    /// Servers of this process by relay port.
-    routes: BTreeMap<u16, SocketAddr>,
+    routes: Routes,
     pub(super) stop: CancellationToken,
     lost: Mutex<Option<String>>,
 }
@@ -39,9 +67,10 @@ impl Tunnel {
     /// Connects to a neighbour's control port. `routes` says which server is behind which relay port.
     ///
     /// Fails when the neighbour cannot be reached, does not answer within 10 s or does not know the token.
-    pub async fn open(control: SocketAddr, token: &str, routes: BTreeMap<u16, SocketAddr>) -> io::Result<Self> {
+    pub async fn open(control: SocketAddr, token: &str, routes: impl Into<Routes>) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared { control, token: token.to_owned(), routes, stop, lost: Mutex::default() });
+        let shared =
+            Arc::new(Shared { control, token: token.to_owned(), routes: routes.into(), stop, lost: Mutex::default() });
         let first = shared.connect().await?;
         tokio::spawn(keep_ready(shared.clone(), first));
         Ok(Self { shared })
@@ -123,7 +152,7 @@ async fn keep_ready(shared: Arc<Shared>, first: BufReader<TcpStream>) {
 }
 
 async fn carry(shared: &Shared, mut tunnel: BufReader<TcpStream>, port: &str) -> io::Result<()> {
-    let server = match port.parse().ok().and_then(|port| shared.routes.get(&port)) {
+    let server = match port.parse().ok().and_then(|port| shared.routes.get(port)) {
         Some(server) => in_time(TcpStream::connect(server)).await,
         None => Err(io::ErrorKind::NotFound.into()),
     };

@@ -1,6 +1,6 @@
 //! Processes of this machine, each in a process group of its own.
 
-mod output;
+pub(super) mod output;
 mod ports;
 
 use std::{

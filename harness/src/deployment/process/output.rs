@@ -50,7 +50,7 @@ impl Tap {
     pub(super) fn open(pipe: io::PipeReader, origin: LogOrigin, store: Arc<Store>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             pipe: pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?,
-            lines: Mutex::new(Lines { store, origin, partial: Vec::new(), dropped: 0 }),
+            lines: Mutex::new(Lines::new(store, origin)),
         });
         let (end, ended) = watch::channel(false);
         let reader = tokio::spawn({
@@ -132,7 +132,7 @@ impl Shared {
 
 /// Cuts a stream of bytes into lines.
 #[derive(Debug)]
-struct Lines {
+pub(in crate::deployment) struct Lines {
     store: Arc<Store>,
     origin: LogOrigin,
     partial: Vec<u8>,
@@ -140,7 +140,11 @@ struct Lines {
 }
 
 impl Lines {
-    fn feed(&mut self, mut bytes: &[u8]) {
+    pub(in crate::deployment) fn new(store: Arc<Store>, origin: LogOrigin) -> Self {
+        Self { store, origin, partial: Vec::new(), dropped: 0 }
+    }
+
+    pub(in crate::deployment) fn feed(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             self.keep(&bytes[..end]);
             self.emit();
@@ -169,7 +173,7 @@ impl Lines {
     }
 
     /// A last line without its line feed is a line.
-    fn finish(&mut self) {
+    pub(in crate::deployment) fn finish(&mut self) {
         if !self.partial.is_empty() {
             self.emit();
         }
@@ -182,7 +186,7 @@ mod tests {
 
     fn lines(pieces: &[&[u8]]) -> Vec<String> {
         let store = Arc::new(Store::default());
-        let mut lines = Lines { store: store.clone(), origin: LogOrigin::Stdout, partial: Vec::new(), dropped: 0 };
+        let mut lines = Lines::new(store.clone(), LogOrigin::Stdout);
         pieces.iter().for_each(|piece| lines.feed(piece));
         lines.finish();
         store.look(|capture| capture.logs().iter().map(|record| record.raw.clone()).collect())

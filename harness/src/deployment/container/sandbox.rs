@@ -1,0 +1,239 @@
+//! A running container.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use nix::sys::signal::Signal;
+use testcontainers::{
+    bollard::{
+        Docker,
+        container::LogOutput,
+        errors::Error,
+        query_parameters::{KillContainerOptionsBuilder, LogsOptionsBuilder, WaitContainerOptions},
+    },
+    core::client::docker_client_instance,
+};
+use tokio::{
+    sync::{Mutex, watch},
+    time::timeout,
+};
+
+use super::{Shared, SiteError, Started};
+use crate::{
+    capture::{Mark, Store},
+    deployment::{Exit, Sandbox, process::output::Lines},
+    telemetry::LogOrigin,
+};
+
+/// How long the engine may take to end a container that was killed.
+const KILL: Duration = Duration::from_secs(30);
+
+/// How long the output of a paused container may take to come here.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A container that is followed. Dropping it removes the container.
+#[derive(Debug)]
+pub(super) struct ContainerSandbox {
+    id: String,
+    address: Option<SocketAddr>,
+    /// Whether it is paused.
+    frozen: Mutex<bool>,
+    /// Bytes of output that are in the store.
+    taken: watch::Receiver<u64>,
+    exited: watch::Receiver<Option<String>>,
+    // Dropped in this order: network and neighbour go once no container needs them.
+    _container: Started,
+    _site: Arc<Shared>,
+}
+
+impl ContainerSandbox {
+    /// Follows a container's output and waits for its end.
+    pub(super) fn attach(started: Started, store: Arc<Store>, site: Arc<Shared>) -> Self {
+        let (took, taken) = watch::channel(0);
+        let (exit, exited) = watch::channel(None);
+        let id = started.id.clone();
+        tokio::spawn({
+            let id = id.clone();
+            async move {
+                let status = match docker_client_instance().await {
+                    Ok(docker) => {
+                        let unread = follow(&docker, &id, &store, &took).await.err();
+                        let status = wait(&docker, &id).await;
+                        match unread {
+                            None => status,
+                            Some(error) => format!("{status} (its output could not be read to the end: {error})"),
+                        }
+                    }
+                    Err(error) => format!("unknown exit status: {error}"),
+                };
+                store.mark(Mark::Exited { status: status.clone() });
+                exit.send_replace(Some(status));
+            }
+        });
+        let address = started.address;
+        Self { id, address, frozen: Mutex::new(false), taken, exited, _container: started, _site: site }
+    }
+
+    async fn docker(&self, what: &str) -> Result<Docker, SiteError> {
+        docker_client_instance().await.map_err(|error| self.cannot(what, error))
+    }
+
+    fn cannot(&self, what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SiteError {
+        SiteError::because(format!("cannot {what} {}", self.what()), error)
+    }
+
+    async fn signal(&self, signal: Signal) {
+        let Ok(docker) = self.docker("signal").await else { return };
+        let options = KillContainerOptionsBuilder::new().signal(signal.as_str()).build();
+        match docker.kill_container(&self.id, Some(options)).await {
+            // 409: it has ended; 404: it was removed.
+            Ok(()) | Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
+            Err(error) => tracing::warn!("cannot send {signal} to {}: {error}", self.what()),
+        }
+    }
+}
+
+/// Puts everything that a container writes into the store, until it has ended.
+async fn follow(docker: &Docker, id: &str, store: &Arc<Store>, took: &watch::Sender<u64>) -> Result<(), Error> {
+    let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).build();
+    let mut output = docker.logs(id, Some(options));
+    let mut stdout = Lines::new(store.clone(), LogOrigin::Stdout);
+    let mut stderr = Lines::new(store.clone(), LogOrigin::Stderr);
+    let ended = loop {
+        match output.next().await {
+            None => break Ok(()),
+            Some(Err(error)) => break Err(error),
+            Some(Ok(piece)) => {
+                let lines = if matches!(piece, LogOutput::StdErr { .. }) { &mut stderr } else { &mut stdout };
+                lines.feed(piece.as_ref());
+                took.send_modify(|bytes| *bytes += piece.as_ref().len() as u64);
+            }
+        }
+    };
+    stdout.finish();
+    stderr.finish();
+    ended
+}
+
+/// Waits for a container's end.
+async fn wait(docker: &Docker, id: &str) -> String {
+    match docker.wait_container(id, None::<WaitContainerOptions>).next().await {
+        Some(Ok(response)) => status(response.status_code),
+        // The client's way to tell a status other than zero.
+        Some(Err(Error::DockerContainerWaitError { code, .. })) => status(code),
+        Some(Err(error)) => format!("unknown exit status: {error}"),
+        None => "unknown exit status: the engine hung up".into(),
+    }
+}
+
+/// An exit status as text. Engines tell the end by a signal as 128 and the signal's number, as shells do.
+fn status(code: i64) -> String {
+    let signal = i32::try_from(code - 128).ok().and_then(|number| Signal::try_from(number).ok());
+    match signal {
+        Some(signal) => format!("signal: {} ({signal})", signal as i32),
+        None => format!("exit status: {code}"),
+    }
+}
+
+#[async_trait]
+impl Sandbox for ContainerSandbox {
+    fn what(&self) -> String {
+        format!("container {}", &self.id[..12.min(self.id.len())])
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    async fn freeze(&self) -> Result<(), SiteError> {
+        let mut frozen = self.frozen.lock().await;
+        if !*frozen {
+            let docker = self.docker("pause").await?;
+            docker.pause_container(&self.id).await.map_err(|error| self.cannot("pause", error))?;
+            *frozen = true;
+        }
+        drop(frozen);
+        self.drain().await;
+        Ok(())
+    }
+
+    async fn thaw(&self) -> Result<(), SiteError> {
+        let mut frozen = self.frozen.lock().await;
+        if *frozen {
+            let docker = self.docker("unpause").await?;
+            docker.unpause_container(&self.id).await.map_err(|error| self.cannot("unpause", error))?;
+            *frozen = false;
+        }
+        Ok(())
+    }
+
+    /// Waits until as much output is in the store as the engine has now.
+    async fn drain(&self) {
+        let arrived = timeout(DRAIN, async {
+            let Ok(docker) = self.docker("read the output of").await else { return };
+            let options = LogsOptionsBuilder::new().follow(false).stdout(true).stderr(true).build();
+            let mut output = docker.logs(&self.id, Some(options));
+            let mut bytes = 0;
+            while let Some(Ok(piece)) = output.next().await {
+                bytes += piece.as_ref().len() as u64;
+            }
+            drop(self.taken.clone().wait_for(|taken| *taken >= bytes).await);
+        });
+        if arrived.await.is_err() {
+            tracing::warn!("the output of {} is late by more than {} s", self.what(), DRAIN.as_secs());
+        }
+    }
+
+    async fn exited(&self) -> String {
+        let mut exited = self.exited.clone();
+        match exited.wait_for(Option::is_some).await {
+            Ok(status) => status.clone().unwrap_or_default(),
+            Err(_) => "unknown exit status: the harness stopped watching".into(),
+        }
+    }
+
+    fn has_exited(&self) -> Option<String> {
+        self.exited.borrow().clone()
+    }
+
+    async fn stop(&self, signal: Signal, grace: Duration) -> Exit {
+        if let Some(status) = self.has_exited() {
+            return Exit { status, orderly: true };
+        }
+        self.signal(signal).await;
+        // A paused container acts on no signal; that it cannot be thawed means that it has ended.
+        drop(self.thaw().await);
+        if let Ok(status) = timeout(grace, self.exited()).await {
+            return Exit { status, orderly: true };
+        }
+        self.kill().await;
+        let status = self.has_exited().unwrap_or_else(|| "unknown exit status: it could not be killed".into());
+        Exit { status, orderly: false }
+    }
+
+    async fn kill(&self) {
+        if self.has_exited().is_some() {
+            return;
+        }
+        self.signal(Signal::SIGKILL).await;
+        drop(self.thaw().await);
+        if timeout(KILL, self.exited()).await.is_err() {
+            tracing::warn!("{} has not ended within {} s of being killed", self.what(), KILL.as_secs());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_by_a_signal_is_told_apart_from_an_exit_status() {
+        assert_eq!(status(0), "exit status: 0");
+        assert_eq!(status(3), "exit status: 3");
+        assert_eq!(status(137), "signal: 9 (SIGKILL)");
+        assert_eq!(status(143), "signal: 15 (SIGTERM)");
+        assert_eq!(status(255), "exit status: 255");
+    }
+}
