@@ -26,11 +26,8 @@ pub async fn time(request: Request, next: Next) -> Response {
         headers.insert(header::CONTENT_LENGTH, length.into());
     }
     // The router writes the list without spaces.
-    let allow = headers
-        .get(header::ALLOW)
-        .and_then(|allow| allow.to_str().ok());
-    let allow =
-        allow.map(|allow| HeaderValue::from_str(&allow.split(',').collect::<Vec<_>>().join(", ")));
+    let allow = headers.get(header::ALLOW).and_then(|allow| allow.to_str().ok());
+    let allow = allow.map(|allow| HeaderValue::from_str(&allow.split(',').collect::<Vec<_>>().join(", ")));
     if let Some(Ok(allow)) = allow {
         headers.insert(header::ALLOW, allow);
     }
@@ -77,10 +74,7 @@ mod tests {
         assert_eq!(response.status(), 500);
         assert!(response.headers().contains_key("x-response-time"));
         assert_eq!(response.headers()[header::CONTENT_LENGTH], "21");
-        assert_eq!(
-            response.extensions().get::<Failure>().unwrap().message,
-            "boom"
-        );
+        assert_eq!(response.extensions().get::<Failure>().unwrap().message, "boom");
     }
 
     #[tokio::test]

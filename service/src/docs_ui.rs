@@ -32,22 +32,10 @@ pub fn router() -> Router<AppState> {
     Router::new()
         .route("/", get(swagger_ui))
         .route("/redoc", get(redoc))
-        .route(
-            OAUTH2_REDIRECT,
-            get(async || vendored("oauth2-redirect.html", "text/html")),
-        )
-        .route(
-            OAUTH2_REDIRECT_JS,
-            get(async || vendored("oauth2-redirect.js", "text/javascript")),
-        )
-        .route(
-            SWAGGER_CSS,
-            get(async || vendored("swagger-ui.css", "text/css")),
-        )
-        .route(
-            SWAGGER_JS,
-            get(async || vendored("swagger-ui-bundle.js", "text/javascript")),
-        )
+        .route(OAUTH2_REDIRECT, get(async || vendored("oauth2-redirect.html", "text/html")))
+        .route(OAUTH2_REDIRECT_JS, get(async || vendored("oauth2-redirect.js", "text/javascript")))
+        .route(SWAGGER_CSS, get(async || vendored("swagger-ui.css", "text/css")))
+        .route(SWAGGER_JS, get(async || vendored("swagger-ui-bundle.js", "text/javascript")))
         .route(REDOC_JS, get(async || file("text/javascript", REDOC)))
 }
 
@@ -131,9 +119,7 @@ fn vendored(name: &str, content_type: &'static str) -> Response {
 
 fn file(content_type: &str, content: impl Into<Cow<'static, [u8]>>) -> Response {
     let content_type = HeaderValue::from_str(&format!("{content_type}; charset=utf-8"));
-    let header: [(HeaderName, HeaderValue); 1] = [(
-        header::CONTENT_TYPE,
-        content_type.unwrap_or(HeaderValue::from_static("text/html; charset=utf-8")),
-    )];
+    let header: [(HeaderName, HeaderValue); 1] =
+        [(header::CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("text/html; charset=utf-8")))];
     (header, content.into()).into_response()
 }

@@ -53,12 +53,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let detail = |status, detail: String| (status, Json(json!({ "detail": detail })));
         match self {
-            Self::NotFound | Self::NoSuchFile(_) => {
-                detail(StatusCode::NOT_FOUND, self.to_string()).into_response()
-            }
-            Self::MethodNotAllowed => {
-                detail(StatusCode::METHOD_NOT_ALLOWED, self.to_string()).into_response()
-            }
+            Self::NotFound | Self::NoSuchFile(_) => detail(StatusCode::NOT_FOUND, self.to_string()).into_response(),
+            Self::MethodNotAllowed => detail(StatusCode::METHOD_NOT_ALLOWED, self.to_string()).into_response(),
             Self::MissingQuery(name) => {
                 let error = json!({
                     "type": "missing",
@@ -69,20 +65,16 @@ impl IntoResponse for ApiError {
                 let body = Json(json!({ "detail": [error] }));
                 (StatusCode::UNPROCESSABLE_ENTITY, body).into_response()
             }
-            Self::Storage(error) => internal(Failure {
-                kind: "StorageError",
-                message: redaction::text(&with_causes(&error)).into_owned(),
-            }),
+            Self::Storage(error) => {
+                internal(Failure { kind: "StorageError", message: redaction::text(&with_causes(&error)).into_owned() })
+            }
         }
     }
 }
 
 /// The answer to a panic of a handler.
 pub fn panicked(panic: &(dyn Any + Send)) -> Response {
-    internal(Failure {
-        kind: "panic",
-        message: panic_message(panic).to_owned(),
-    })
+    internal(Failure { kind: "panic", message: panic_message(panic).to_owned() })
 }
 
 /// What a panic said, if it said anything.
@@ -95,12 +87,8 @@ pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
 /// The answer says nothing of the cause; the cause travels in the extensions.
 fn internal(failure: Failure) -> Response {
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    let mut response = (
-        StatusCode::INTERNAL_SERVER_ERROR,
-        [(header::CONTENT_TYPE, plain)],
-        "Internal Server Error",
-    )
-        .into_response();
+    let mut response =
+        (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, plain)], "Internal Server Error").into_response();
     response.extensions_mut().insert(failure);
     response
 }

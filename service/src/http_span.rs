@@ -26,9 +26,8 @@ use opentelemetry::{
 use opentelemetry_semantic_conventions::{
     attribute::{
         CLIENT_ADDRESS, ERROR_TYPE, EXCEPTION_MESSAGE, EXCEPTION_TYPE, HTTP_REQUEST_METHOD,
-        HTTP_REQUEST_METHOD_ORIGINAL, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE,
-        NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_PATH, URL_QUERY, URL_SCHEME,
-        USER_AGENT_ORIGINAL,
+        HTTP_REQUEST_METHOD_ORIGINAL, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS,
+        SERVER_PORT, URL_PATH, URL_QUERY, URL_SCHEME, USER_AGENT_ORIGINAL,
     },
     metric::{HTTP_SERVER_ACTIVE_REQUESTS, HTTP_SERVER_REQUEST_DURATION},
 };
@@ -70,9 +69,7 @@ impl ServerMetrics {
                 .with_unit("s")
                 .with_description("Duration of HTTP server requests.")
                 // The bounds that the conventions advise for this metric.
-                .with_boundaries(vec![
-                    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-                ])
+                .with_boundaries(vec![0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0])
                 .build(),
             active: meter
                 .i64_up_down_counter(HTTP_SERVER_ACTIVE_REQUESTS)
@@ -88,10 +85,7 @@ impl ServerMetrics {
 /// The status is ERROR for 5xx only: a 4xx is the caller's mistake.
 pub async fn trace(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let exchange = Exchange::start(&app, &request);
-    let response = next
-        .run(request)
-        .with_context(exchange.context.clone())
-        .await;
+    let response = next.run(request).with_context(exchange.context.clone()).await;
     exchange.finish(&response);
     response
 }
@@ -116,12 +110,7 @@ pub fn host_and_port(request: &Request) -> Option<(String, Option<u16>)> {
         .headers()
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())
-        .or_else(|| {
-            request
-                .uri()
-                .authority()
-                .map(|authority| authority.as_str())
-        })?;
+        .or_else(|| request.uri().authority().map(|authority| authority.as_str()))?;
     let authority = host.parse::<http::uri::Authority>().ok()?;
     Some((authority.host().to_owned(), authority.port_u16()))
 }
@@ -161,22 +150,12 @@ fn client_address(request: &Request) -> Option<String> {
         .filter(|address| !address.is_empty());
     let extensions = request.extensions();
     forwarded
-        .or_else(|| {
-            extensions
-                .get::<GatewayClient>()
-                .map(|client| client.0.clone())
-        })
-        .or_else(|| {
-            extensions
-                .get::<ConnectInfo<SocketAddr>>()
-                .map(|ConnectInfo(address)| address.ip().to_string())
-        })
+        .or_else(|| extensions.get::<GatewayClient>().map(|client| client.0.clone()))
+        .or_else(|| extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip().to_string()))
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
-    headers
-        .get(name)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 /// One request under way. Dropped before it is finished (the caller hung up), it still ends its
@@ -196,22 +175,13 @@ impl Exchange {
         let method = known_method(request.method());
         let scheme = scheme(request);
         let version = protocol_version(request.version());
-        let active = [
-            KeyValue::new(HTTP_REQUEST_METHOD, method),
-            KeyValue::new(URL_SCHEME, scheme),
-        ];
-        let measured = active
-            .iter()
-            .cloned()
-            .chain([KeyValue::new(NETWORK_PROTOCOL_VERSION, version)])
-            .collect::<Vec<_>>();
+        let active = [KeyValue::new(HTTP_REQUEST_METHOD, method), KeyValue::new(URL_SCHEME, scheme)];
+        let measured =
+            active.iter().cloned().chain([KeyValue::new(NETWORK_PROTOCOL_VERSION, version)]).collect::<Vec<_>>();
         let mut attributes = measured.clone();
         attributes.push(KeyValue::new(URL_PATH, request.uri().path().to_owned()));
         if method == "_OTHER" {
-            attributes.push(KeyValue::new(
-                HTTP_REQUEST_METHOD_ORIGINAL,
-                request.method().as_str().to_owned(),
-            ));
+            attributes.push(KeyValue::new(HTTP_REQUEST_METHOD_ORIGINAL, request.method().as_str().to_owned()));
         }
         if let Some(query) = request.uri().query() {
             attributes.push(KeyValue::new(URL_QUERY, redaction::query(query)));
@@ -221,16 +191,13 @@ impl Exchange {
             attributes.push(KeyValue::new(SERVER_ADDRESS, host));
             attributes.push(KeyValue::new(SERVER_PORT, i64::from(port)));
         }
-        attributes
-            .extend(client_address(request).map(|address| KeyValue::new(CLIENT_ADDRESS, address)));
+        attributes.extend(client_address(request).map(|address| KeyValue::new(CLIENT_ADDRESS, address)));
         attributes.extend(
-            text(request.headers(), header::USER_AGENT).map(|agent| {
-                KeyValue::new(USER_AGENT_ORIGINAL, redaction::text(&agent).into_owned())
-            }),
+            text(request.headers(), header::USER_AGENT)
+                .map(|agent| KeyValue::new(USER_AGENT_ORIGINAL, redaction::text(&agent).into_owned())),
         );
-        let span = SpanBuilder::from_name(span_name(method, None))
-            .with_kind(SpanKind::Server)
-            .with_attributes(attributes);
+        let span =
+            SpanBuilder::from_name(span_name(method, None)).with_kind(SpanKind::Server).with_attributes(attributes);
         let current = Context::current();
         let parent = if current.get::<Answered>().is_some() {
             current
@@ -263,8 +230,7 @@ impl Exchange {
         }
         if status.is_server_error() {
             let failure = response.extensions().get::<Failure>();
-            let kind =
-                failure.map_or_else(|| status.as_str().to_owned(), |failure| failure.kind.into());
+            let kind = failure.map_or_else(|| status.as_str().to_owned(), |failure| failure.kind.into());
             let error_type = KeyValue::new(ERROR_TYPE, kind);
             span.set_attribute(error_type.clone());
             self.measured.push(error_type);
@@ -277,9 +243,7 @@ impl Exchange {
                     ],
                 );
             }
-            let message = failure
-                .map(|failure| failure.message.clone())
-                .unwrap_or_default();
+            let message = failure.map(|failure| failure.message.clone()).unwrap_or_default();
             span.set_status(Status::error(message));
         }
         if let Some(answered) = self.context.get::<Answered>() {
@@ -298,9 +262,7 @@ impl Drop for Exchange {
         }
         // Measured inside the span, so that an exemplar names this span and not the caller's.
         let _in_span = self.context.clone().attach();
-        self.metrics
-            .duration
-            .record(self.start.elapsed().as_secs_f64(), &self.measured);
+        self.metrics.duration.record(self.start.elapsed().as_secs_f64(), &self.measured);
         self.metrics.active.add(-1, &self.active);
         self.context.span().end();
     }

@@ -28,9 +28,8 @@ use opentelemetry::{
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt},
 };
 use opentelemetry_semantic_conventions::attribute::{
-    CLOUD_ACCOUNT_ID, CLOUD_PROVIDER, CLOUD_REGION, CLOUD_RESOURCE_ID, ERROR_TYPE, FAAS_COLDSTART,
-    FAAS_INVOCATION_ID, FAAS_NAME, FAAS_TRIGGER, FAAS_VERSION, HTTP_REQUEST_METHOD,
-    HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE,
+    CLOUD_ACCOUNT_ID, CLOUD_PROVIDER, CLOUD_REGION, CLOUD_RESOURCE_ID, ERROR_TYPE, FAAS_COLDSTART, FAAS_INVOCATION_ID,
+    FAAS_NAME, FAAS_TRIGGER, FAAS_VERSION, HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE,
 };
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -48,16 +47,8 @@ mod event;
 const MARGIN: Duration = Duration::from_millis(200);
 
 /// Characters that a gateway may leave in a path and that no URI has.
-const NOT_IN_A_PATH: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'`')
-    .add(b'{')
-    .add(b'}');
+const NOT_IN_A_PATH: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
 
 /// Answers invocations until `stop` is ready.
 ///
@@ -73,10 +64,8 @@ pub async fn run(
         let app = app.clone();
         async move { answer(app, request).await }
     });
-    let runtime = lambda_http::runtime(handler).layer(InvocationLayer {
-        telemetry: telemetry.clone(),
-        function: function.clone(),
-    });
+    let runtime = lambda_http::runtime(handler)
+        .layer(InvocationLayer { telemetry: telemetry.clone(), function: function.clone() });
     tokio::select! {
         result = runtime.run() => result,
         _ = stop => Ok(()),
@@ -109,11 +98,7 @@ fn to_http(request: lambda_http::Request) -> Request {
         _ => None,
     };
     let (mut parts, body) = request.into_parts();
-    let query = parts
-        .uri
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     if let Ok(uri) = format!("{path}{query}").parse::<Uri>() {
         parts.uri = uri;
     }
@@ -177,9 +162,7 @@ where
             let result = running.with_context(context.clone()).await;
             end(&context, &answered, result.as_ref().err());
             drop(context);
-            telemetry
-                .flush(time_left(deadline, SystemTime::now()))
-                .await;
+            telemetry.flush(time_left(deadline, SystemTime::now())).await;
             result
         })
     }
@@ -191,9 +174,7 @@ impl<S> Invocations<S> {
     fn start(&self, invocation: &LambdaInvocation, cold: bool, answered: Answered) -> Context {
         let event = GatewayEvent::of(&invocation.body);
         let runtime = &invocation.context;
-        let mut base = Context::new()
-            .with_value(answered)
-            .with_value(AwsRequestId(runtime.request_id.clone()));
+        let mut base = Context::new().with_value(answered).with_value(AwsRequestId(runtime.request_id.clone()));
         if let Some(header) = &runtime.xray_trace_id {
             base = base.with_value(RuntimeTraceHeader(header.clone()));
         }
@@ -209,33 +190,13 @@ impl<S> Invocations<S> {
         ];
         // arn:aws:lambda:<region>:<account>:function:<name>
         let mut arn = runtime.invoked_function_arn.split(':').skip(3);
-        let region = arn
-            .next()
-            .map(str::to_owned)
-            .or_else(|| self.function.region.clone());
+        let region = arn.next().map(str::to_owned).or_else(|| self.function.region.clone());
         attributes.extend(region.map(|region| KeyValue::new(CLOUD_REGION, region)));
-        attributes.extend(
-            arn.next()
-                .map(|account| KeyValue::new(CLOUD_ACCOUNT_ID, account.to_owned())),
-        );
-        attributes.extend(
-            event
-                .method
-                .clone()
-                .map(|method| KeyValue::new(HTTP_REQUEST_METHOD, method)),
-        );
-        attributes.extend(
-            event
-                .route
-                .clone()
-                .map(|route| KeyValue::new(HTTP_ROUTE, route)),
-        );
-        let name = event
-            .span_name()
-            .unwrap_or_else(|| self.function.name.clone());
-        let span = SpanBuilder::from_name(name)
-            .with_kind(SpanKind::Server)
-            .with_attributes(attributes);
+        attributes.extend(arn.next().map(|account| KeyValue::new(CLOUD_ACCOUNT_ID, account.to_owned())));
+        attributes.extend(event.method.clone().map(|method| KeyValue::new(HTTP_REQUEST_METHOD, method)));
+        attributes.extend(event.route.clone().map(|route| KeyValue::new(HTTP_ROUTE, route)));
+        let name = event.span_name().unwrap_or_else(|| self.function.name.clone());
+        let span = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_attributes(attributes);
         self.telemetry.start_span(span, &parent)
     }
 }
@@ -254,10 +215,7 @@ fn end(context: &Context, answered: &Answered, error: Option<&lambda_http::Error
     let span = context.span();
     match (answered.status(), error) {
         (Some(status), None) => {
-            span.set_attribute(KeyValue::new(
-                HTTP_RESPONSE_STATUS_CODE,
-                i64::from(status.as_u16()),
-            ));
+            span.set_attribute(KeyValue::new(HTTP_RESPONSE_STATUS_CODE, i64::from(status.as_u16())));
             if status.is_server_error() {
                 span.set_attribute(KeyValue::new(ERROR_TYPE, status.as_str().to_owned()));
                 span.set_status(Status::error(""));

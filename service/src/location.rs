@@ -31,11 +31,7 @@ pub async fn locate(State(app): State<AppState>, mut request: Request, next: Nex
         return redirect(&request, &format!("{prefix}{target}"));
     }
     if !prefix.is_empty() {
-        let query = request
-            .uri()
-            .query()
-            .map(|query| format!("?{query}"))
-            .unwrap_or_default();
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
         if let Ok(uri) = format!("{rest}{query}").parse::<Uri>() {
             *request.uri_mut() = uri;
         }
@@ -46,9 +42,7 @@ pub async fn locate(State(app): State<AppState>, mut request: Request, next: Nex
 /// The prefix, if `path` is under it, and what is left of the path.
 fn split<'a>(root: &'a str, path: &'a str) -> (&'a str, &'a str) {
     match path.strip_prefix(root) {
-        Some(rest) if !root.is_empty() && (rest.is_empty() || rest.starts_with('/')) => {
-            (root, rest)
-        }
+        Some(rest) if !root.is_empty() && (rest.is_empty() || rest.starts_with('/')) => (root, rest),
         _ => ("", path),
     }
 }
@@ -58,26 +52,11 @@ fn redirect(request: &Request, target: &str) -> Response {
         .headers()
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())
-        .or_else(|| {
-            request
-                .uri()
-                .authority()
-                .map(|authority| authority.as_str())
-        });
-    let base = host
-        .map(|host| format!("{}://{host}", scheme(request)))
-        .unwrap_or_default();
-    let query = request
-        .uri()
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
+        .or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let base = host.map(|host| format!("{}://{host}", scheme(request))).unwrap_or_default();
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     match HeaderValue::from_str(&format!("{base}{target}{query}")) {
-        Ok(location) => (
-            StatusCode::TEMPORARY_REDIRECT,
-            [(header::LOCATION, location)],
-        )
-            .into_response(),
+        Ok(location) => (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]).into_response(),
         Err(_) => StatusCode::BAD_REQUEST.into_response(),
     }
 }
@@ -90,10 +69,7 @@ mod tests {
     fn only_a_whole_first_segment_is_the_prefix() {
         assert_eq!(split("/prod", "/prod/files/"), ("/prod", "/files/"));
         assert_eq!(split("/prod", "/prod"), ("/prod", ""));
-        assert_eq!(
-            split("/prod", "/production/files/"),
-            ("", "/production/files/")
-        );
+        assert_eq!(split("/prod", "/production/files/"), ("", "/production/files/"));
         assert_eq!(split("", "/files/"), ("", "/files/"));
     }
 }

@@ -31,11 +31,8 @@ fn main() -> ExitCode {
         }
     };
     let workers = arguments.workers.unwrap_or(settings.workers);
-    let result = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Into::into)
-        .and_then(|runtime| {
+    let result =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|runtime| {
             let result = runtime.block_on(run(&settings, workers));
             // An export that hangs has had its time; it must not hold up the end of the process.
             runtime.shutdown_background();
@@ -61,11 +58,7 @@ async fn run(settings: &Settings, workers: u16) -> Result<(), Box<dyn Error>> {
     if workers > 1 && !is_worker && settings.lambda.is_none() {
         return supervise(settings, workers.into()).await;
     }
-    let telemetry = Telemetry::start(
-        &settings.telemetry,
-        settings.log_level,
-        resource::of_this_process(settings),
-    )?;
+    let telemetry = Telemetry::start(&settings.telemetry, settings.log_level, resource::of_this_process(settings))?;
     speak_through(&telemetry, settings);
     let result = match &settings.lambda {
         Some(function) => {
@@ -95,11 +88,7 @@ fn speak_through(telemetry: &Telemetry, settings: &Settings) {
     }));
 }
 
-async fn serve(
-    settings: &Settings,
-    telemetry: &Telemetry,
-    is_worker: bool,
-) -> Result<(), Box<dyn Error>> {
+async fn serve(settings: &Settings, telemetry: &Telemetry, is_worker: bool) -> Result<(), Box<dyn Error>> {
     let signal = server::stop_signal()?;
     let app = app(AppState::new(settings, telemetry.clone())?);
     let listener = match workers::inherited_listener()? {
@@ -122,27 +111,11 @@ async fn serve(
 
 /// The parent of worker processes: it logs, and exports nothing.
 async fn supervise(settings: &Settings, count: usize) -> Result<(), Box<dyn Error>> {
-    let quiet = TelemetrySettings {
-        traces: None,
-        logs: None,
-        metrics: None,
-        ..settings.telemetry.clone()
-    };
-    let telemetry = Telemetry::start(
-        &quiet,
-        settings.log_level,
-        resource::of_this_process(settings),
-    )?;
+    let quiet = TelemetrySettings { traces: None, logs: None, metrics: None, ..settings.telemetry.clone() };
+    let telemetry = Telemetry::start(&quiet, settings.log_level, resource::of_this_process(settings))?;
     speak_through(&telemetry, settings);
     let stop = server::stop_signal()?;
     let listener = server::bind(settings)?;
-    workers::run(
-        &listener,
-        count,
-        &telemetry,
-        settings.shutdown_timeout,
-        stop,
-    )
-    .await?;
+    workers::run(&listener, count, &telemetry, settings.shutdown_timeout, stop).await?;
     Ok(())
 }

@@ -79,27 +79,14 @@ pub fn api(root_path: &str) -> Value {
         }
     }
     for operation in operations(&mut api) {
-        for parameter in operation
-            .get_mut("parameters")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
+        for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
             as_documented_parameter(parameter);
         }
-        for response in operation
-            .get_mut("responses")
-            .and_then(Value::as_object_mut)
-            .into_iter()
-            .flatten()
-        {
+        for response in operation.get_mut("responses").and_then(Value::as_object_mut).into_iter().flatten() {
             as_documented_response(response.1);
         }
     }
-    if let Some(schemas) = api
-        .pointer_mut("/components/schemas")
-        .and_then(Value::as_object_mut)
-    {
+    if let Some(schemas) = api.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         schemas.remove("LocationPart");
         for (name, schema) in schemas {
             as_documented_schema(name, schema);
@@ -110,11 +97,7 @@ pub fn api(root_path: &str) -> Value {
 
 /// `GET /openapi.json`
 pub async fn document(State(app): State<AppState>) -> Response {
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        app.openapi.clone(),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "application/json")], app.openapi.clone()).into_response()
 }
 
 fn operations(api: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
@@ -139,11 +122,7 @@ fn as_documented_parameter(parameter: &mut Value) {
 
 /// A 404 has an example and no schema.
 fn as_documented_response(response: &mut Value) {
-    for media in response["content"]
-        .as_object_mut()
-        .into_iter()
-        .flat_map(|content| content.values_mut())
-    {
+    for media in response["content"].as_object_mut().into_iter().flat_map(|content| content.values_mut()) {
         let has_examples = media.get("examples").is_some();
         if let Some(media) = media.as_object_mut()
             && has_examples
@@ -197,9 +176,7 @@ fn title_of(name: &str) -> String {
     name.split('_')
         .map(|word| {
             let mut letters = word.chars();
-            letters.next().map_or_else(String::new, |first| {
-                first.to_uppercase().chain(letters).collect()
-            })
+            letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
         })
         .collect::<Vec<_>>()
         .join(" ")

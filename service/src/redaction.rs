@@ -67,11 +67,7 @@ const NAMES: [&str; 33] = [
 const CONTENT: &str = "content";
 
 fn is_secret_name(name: &str) -> bool {
-    let plain: String = name
-        .chars()
-        .filter(|c| !matches!(c, '-' | '_' | ' '))
-        .flat_map(char::to_lowercase)
-        .collect();
+    let plain: String = name.chars().filter(|c| !matches!(c, '-' | '_' | ' ')).flat_map(char::to_lowercase).collect();
     NAMES.contains(&plain.as_str()) || plain == "xgoogcredential"
 }
 
@@ -87,9 +83,7 @@ fn is_secret_header(name: &HeaderName) -> bool {
 pub fn query(raw: &str) -> String {
     raw.split('&')
         .map(|pair| match pair.split_once('=') {
-            Some((name, _)) if is_secret_parameter(&decoded(name)) => {
-                format!("{name}={REDACTED}").into()
-            }
+            Some((name, _)) if is_secret_parameter(&decoded(name)) => format!("{name}={REDACTED}").into(),
             _ => Cow::Borrowed(pair),
         })
         .collect::<Vec<_>>()
@@ -97,10 +91,7 @@ pub fn query(raw: &str) -> String {
 }
 
 fn decoded(name: &str) -> String {
-    form_urlencoded::parse(name.as_bytes())
-        .next()
-        .map(|(name, _)| name.into_owned())
-        .unwrap_or_default()
+    form_urlencoded::parse(name.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
 }
 
 /// The text with the query, the fragment and the user of every URL in it redacted.
@@ -114,11 +105,7 @@ pub fn text(raw: &str) -> Cow<'_, str> {
         .split(' ')
         .map(|word| {
             let is_url = word.contains("://") || word.starts_with(['/', '?']);
-            if is_url {
-                Cow::Owned(url(word))
-            } else {
-                Cow::Borrowed(word)
-            }
+            if is_url { Cow::Owned(url(word)) } else { Cow::Borrowed(word) }
         })
         .collect::<Vec<_>>();
     Cow::Owned(words.join(" "))
@@ -176,11 +163,7 @@ pub fn headers(headers: &HeaderMap) -> Value {
 pub fn query_params(raw: &str) -> Value {
     let mut object = Map::new();
     for (name, value) in form_urlencoded::parse(raw.as_bytes()) {
-        let value = if is_secret_parameter(&name) {
-            REDACTED.into()
-        } else {
-            text(&value).into_owned()
-        };
+        let value = if is_secret_parameter(&name) { REDACTED.into() } else { text(&value).into_owned() };
         object.insert(name.into_owned(), value.into());
     }
     Value::Object(object)
@@ -193,11 +176,7 @@ pub fn body(value: Value) -> Value {
             entries
                 .into_iter()
                 .map(|(key, value)| {
-                    let value = if is_secret_name(&key) {
-                        REDACTED.into()
-                    } else {
-                        body(value)
-                    };
+                    let value = if is_secret_name(&key) { REDACTED.into() } else { body(value) };
                     (key, value)
                 })
                 .collect(),
@@ -218,14 +197,8 @@ mod tests {
     fn secret_headers_lose_their_values_and_others_keep_them() {
         let mut map = HeaderMap::new();
         for name in HEADERS {
-            map.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_static("s3cret"),
-            );
-            map.append(
-                HeaderName::from_static(name),
-                HeaderValue::from_static("s3cret"),
-            );
+            map.append(HeaderName::from_static(name), HeaderValue::from_static("s3cret"));
+            map.append(HeaderName::from_static(name), HeaderValue::from_static("s3cret"));
         }
         map.insert("accept", HeaderValue::from_static("application/json,*/*"));
         let logged = headers(&map);
@@ -276,15 +249,9 @@ mod tests {
         let mut map = HeaderMap::new();
         let referer = "https://user:pw@host/path?a=1&token=s3cret#access_token=s3cret";
         map.insert("referer", HeaderValue::from_static(referer));
-        map.insert(
-            "x-original-uri",
-            HeaderValue::from_static("/files/?sig=s3cret"),
-        );
+        map.insert("x-original-uri", HeaderValue::from_static("/files/?sig=s3cret"));
         let logged = headers(&map);
-        assert_eq!(
-            logged["referer"],
-            "https://REDACTED@host/path?a=1&token=REDACTED#access_token=REDACTED"
-        );
+        assert_eq!(logged["referer"], "https://REDACTED@host/path?a=1&token=REDACTED#access_token=REDACTED");
         assert_eq!(logged["x-original-uri"], "/files/?sig=REDACTED");
     }
 
@@ -296,10 +263,7 @@ mod tests {
 
     #[test]
     fn query_parameters_are_decoded_and_the_last_value_counts() {
-        assert_eq!(
-            query_params("a=1&a=%C3%A9+b&content=hello"),
-            json!({"a": "é b", "content": REDACTED})
-        );
+        assert_eq!(query_params("a=1&a=%C3%A9+b&content=hello"), json!({"a": "é b", "content": REDACTED}));
     }
 
     #[test]

@@ -23,10 +23,7 @@ const LOGGED_BODY_LIMIT: usize = 64 * 1024;
 pub async fn log(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let body = read(body).await;
-    let logged = body
-        .as_deref()
-        .and_then(json_of)
-        .map_or_else(|| json!({}), redaction::body);
+    let logged = body.as_deref().and_then(json_of).map_or_else(|| json!({}), redaction::body);
     let request = Request::from_parts(parts, Body::from(body.unwrap_or_default()));
     app.telemetry.logger().info(
         TARGET,
@@ -68,12 +65,10 @@ async fn read(mut body: Body) -> Option<Bytes> {
     let mut read = Some(BytesMut::new());
     while let Some(frame) = body.frame().await {
         let data = frame.ok()?.into_data().unwrap_or_default();
-        read = read
-            .filter(|read| read.len() + data.len() <= LOGGED_BODY_LIMIT)
-            .map(|mut read| {
-                read.extend_from_slice(&data);
-                read
-            });
+        read = read.filter(|read| read.len() + data.len() <= LOGGED_BODY_LIMIT).map(|mut read| {
+            read.extend_from_slice(&data);
+            read
+        });
     }
     read.map(BytesMut::freeze)
 }
@@ -86,19 +81,12 @@ fn json_of(body: &[u8]) -> Option<Value> {
 fn decoded(body: &[u8]) -> Option<String> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let (pairs, rest) = bytes.as_chunks();
-        rest.is_empty().then(|| {
-            String::from_utf16(&pairs.iter().copied().map(unit).collect::<Vec<_>>()).ok()
-        })?
+        rest.is_empty().then(|| String::from_utf16(&pairs.iter().copied().map(unit).collect::<Vec<_>>()).ok())?
     };
     let utf32 = |bytes: &[u8], unit: fn([u8; 4]) -> u32| {
         let (fours, rest) = bytes.as_chunks();
-        rest.is_empty().then(|| {
-            fours
-                .iter()
-                .copied()
-                .map(|four| char::from_u32(unit(four)))
-                .collect::<Option<String>>()
-        })?
+        rest.is_empty()
+            .then(|| fours.iter().copied().map(|four| char::from_u32(unit(four))).collect::<Option<String>>())?
     };
     match body {
         [0, 0, 0xfe, 0xff, rest @ ..] => utf32(rest, u32::from_be_bytes),
@@ -121,13 +109,8 @@ mod tests {
     #[test]
     fn json_is_read_in_every_encoding_that_it_may_have() {
         let text = r#"{"k":"é"}"#;
-        let utf16 =
-            |unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<_>>();
-        let utf32 = |unit: fn(u32) -> [u8; 4]| {
-            text.chars()
-                .flat_map(|c| unit(c.into()))
-                .collect::<Vec<_>>()
-        };
+        let utf16 = |unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<_>>();
+        let utf32 = |unit: fn(u32) -> [u8; 4]| text.chars().flat_map(|c| unit(c.into())).collect::<Vec<_>>();
         let with = |mark: &[u8], body: Vec<u8>| [mark.to_vec(), body].concat();
         for body in [
             text.as_bytes().to_vec(),
@@ -147,14 +130,7 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_none() {
-        for body in [
-            &b""[..],
-            b"not json",
-            b"\xff\xfe\xfd",
-            b"\x89PNG\r\n",
-            b"\0",
-            b"[NaN]",
-        ] {
+        for body in [&b""[..], b"not json", b"\xff\xfe\xfd", b"\x89PNG\r\n", b"\0", b"[NaN]"] {
             assert_eq!(json_of(body), None);
         }
     }
@@ -162,10 +138,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_read_up_to_the_limit_and_not_beyond() {
         let body = |length| Body::from(vec![b'1'; length]);
-        assert_eq!(
-            read(body(LOGGED_BODY_LIMIT)).await.unwrap().len(),
-            LOGGED_BODY_LIMIT
-        );
+        assert_eq!(read(body(LOGGED_BODY_LIMIT)).await.unwrap().len(), LOGGED_BODY_LIMIT);
         assert_eq!(read(body(LOGGED_BODY_LIMIT + 1)).await, None);
     }
 }

@@ -57,13 +57,10 @@ pub async fn serve(
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let (stopping, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(
-        listener,
-        app.into_make_service_with_connect_info::<SocketAddr>(),
-    )
-    .with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
+    let server =
+        axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
     telemetry.logger().info(
         TARGET,
         "Listening",
@@ -74,9 +71,7 @@ pub async fn serve(
     match select(server, stop).await {
         Either::Left((result, _)) => result,
         Either::Right((reason, server)) => {
-            telemetry
-                .logger()
-                .info(TARGET, "Stopping", fields! { "reason": reason });
+            telemetry.logger().info(TARGET, "Stopping", fields! { "reason": reason });
             drop(stopping);
             match tokio::time::timeout(patience, server).await {
                 Ok(result) => result,

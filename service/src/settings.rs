@@ -27,18 +27,12 @@ impl Environment {
 
     /// The given variables and no others.
     pub fn of(pairs: &[(&str, &str)]) -> Self {
-        pairs
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
     /// The value of a variable; `None` if it is not set or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// Whether any variable whose name begins so is set.
@@ -97,9 +91,7 @@ impl fmt::Display for SettingsError {
                 n => format!("{n} things are"),
             }
         )?;
-        self.problems
-            .iter()
-            .try_for_each(|problem| write!(f, "\n  {problem}"))
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
 }
 
@@ -179,17 +171,11 @@ impl Settings {
             root_path: root_path(env, found),
             environment: env.get("ENVIRONMENT").unwrap_or("development").to_owned(),
             cors_origins: cors_origins(env, found),
-            host: parsed(env, "DEV_HOST", "no IP address", found)
-                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            host: parsed(env, "DEV_HOST", "no IP address", found).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             port: parsed(env, "DEV_PORT", "no port from 0 to 65535", found).unwrap_or(8000),
             workers: workers(env, found),
-            log_level: parsed(
-                env,
-                "LOG_LEVEL",
-                "none of error, warn, info, debug and trace",
-                found,
-            )
-            .unwrap_or(Level::INFO),
+            log_level: parsed(env, "LOG_LEVEL", "none of error, warn, info, debug and trace", found)
+                .unwrap_or(Level::INFO),
             library_filter: library_filter(env, found),
             shutdown_timeout: Duration::from_secs(
                 parsed(env, "SHUTDOWN_TIMEOUT", "no whole number of seconds", found).unwrap_or(10),
@@ -205,12 +191,7 @@ impl Settings {
     }
 }
 
-fn parsed<T: std::str::FromStr>(
-    env: &Environment,
-    name: &str,
-    not: &str,
-    problems: &mut Problems,
-) -> Option<T> {
+fn parsed<T: std::str::FromStr>(env: &Environment, name: &str, not: &str, problems: &mut Problems) -> Option<T> {
     let value = env.get(name)?;
     let parsed = value.parse().ok();
     if parsed.is_none() {
@@ -235,13 +216,8 @@ fn workers(env: &Environment, problems: &mut Problems) -> u16 {
 }
 
 fn root_path(env: &Environment, problems: &mut Problems) -> String {
-    let path = env
-        .get("ROOT_PATH")
-        .unwrap_or_default()
-        .trim_end_matches('/');
-    let is_path = path
-        .parse::<http::Uri>()
-        .is_ok_and(|uri| uri.path() == path);
+    let path = env.get("ROOT_PATH").unwrap_or_default().trim_end_matches('/');
+    let is_path = path.parse::<http::Uri>().is_ok_and(|uri| uri.path() == path);
     let is_rooted = path.starts_with('/') && is_path;
     if !path.is_empty() && !is_rooted {
         problems.add("ROOT_PATH", format!("`{path}` is no path beginning with /"));
@@ -250,23 +226,15 @@ fn root_path(env: &Environment, problems: &mut Problems) -> String {
 }
 
 fn cors_origins(env: &Environment, problems: &mut Problems) -> Vec<String> {
-    let port = parsed(
-        env,
-        "FRONTEND_DEV_PORT",
-        "no port from 1 to 65535",
-        problems,
-    )
-    .map_or(3000, std::num::NonZeroU16::get);
+    let port =
+        parsed(env, "FRONTEND_DEV_PORT", "no port from 1 to 65535", problems).map_or(3000, std::num::NonZeroU16::get);
     let mut origins = vec![format!("http://localhost:{port}")];
     if let Some(origin) = env.get("FRONTEND_CORS_URL") {
         match Url::parse(origin) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
                 origins.push(origin.to_owned());
             }
-            _ => problems.add(
-                "FRONTEND_CORS_URL",
-                format!("`{origin}` is no http:// or https:// URL"),
-            ),
+            _ => problems.add("FRONTEND_CORS_URL", format!("`{origin}` is no http:// or https:// URL")),
         }
     }
     origins
@@ -297,40 +265,26 @@ fn storage(env: &Environment, problems: &mut Problems) -> StorageSettings {
         };
     };
     if directory.is_some() {
-        problems.add(
-            "FILES_DIRECTORY",
-            "is set, and S3_BUCKET_NAME is too: files live in one place",
-        );
+        problems.add("FILES_DIRECTORY", "is set, and S3_BUCKET_NAME is too: files live in one place");
     }
     let is_name = (3..=63).contains(&bucket.len())
-        && bucket
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        && bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if !is_name {
         problems.add("S3_BUCKET_NAME", format!("`{bucket}` is no bucket name"));
     }
-    let prefix = env
-        .get("S3_OBJECT_PREFIX")
-        .unwrap_or_default()
-        .trim_matches('/');
+    let prefix = env.get("S3_OBJECT_PREFIX").unwrap_or_default().trim_matches('/');
     if object_store::path::Path::parse(prefix).is_err() {
         problems.add("S3_OBJECT_PREFIX", format!("`{prefix}` is no object key"));
     }
     if let Some(endpoint) = env.get("AWS_ENDPOINT_URL")
         && !Url::parse(endpoint).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
     {
-        problems.add(
-            "AWS_ENDPOINT_URL",
-            format!("`{endpoint}` is no http:// or https:// URL"),
-        );
+        problems.add("AWS_ENDPOINT_URL", format!("`{endpoint}` is no http:// or https:// URL"));
     }
     StorageSettings::S3 {
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
-        aws: env
-            .with_prefix("AWS_")
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
+        aws: env.with_prefix("AWS_").map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
 }
 
@@ -353,10 +307,7 @@ fn lambda(env: &Environment, problems: &mut Problems) -> Option<LambdaFunction> 
         name,
         version,
         memory_bytes: i64::from(megabytes.unwrap_or_default()) * 1024 * 1024,
-        region: env
-            .get("AWS_REGION")
-            .or_else(|| env.get("AWS_DEFAULT_REGION"))
-            .map(str::to_owned),
+        region: env.get("AWS_REGION").or_else(|| env.get("AWS_DEFAULT_REGION")).map(str::to_owned),
         log_stream: env.get("AWS_LAMBDA_LOG_STREAM_NAME").map(str::to_owned),
     })
 }
@@ -404,10 +355,7 @@ mod tests {
             ("AWS_REGION", "us-west-2"),
         ]);
         assert_eq!(settings.root_path, "/prod");
-        assert_eq!(
-            settings.cors_origins,
-            ["http://localhost:3001", "https://frontend.example"]
-        );
+        assert_eq!(settings.cors_origins, ["http://localhost:3001", "https://frontend.example"]);
         assert_eq!(settings.port, 0);
         assert_eq!(settings.workers, 4);
         assert_eq!(
@@ -422,10 +370,7 @@ mod tests {
 
     #[test]
     fn an_empty_variable_counts_as_not_set() {
-        assert_eq!(
-            accepted(&[("DEV_PORT", ""), ("S3_BUCKET_NAME", "")]).port,
-            8000
-        );
+        assert_eq!(accepted(&[("DEV_PORT", ""), ("S3_BUCKET_NAME", "")]).port, 8000);
     }
 
     #[test]
@@ -446,10 +391,7 @@ mod tests {
             ("AWS_ENDPOINT_URL", "s3"),
             ("OTEL_PROPAGATORS", "b3"),
         ]);
-        let names: Vec<_> = problems
-            .iter()
-            .filter_map(|line| line.split(':').next())
-            .collect();
+        let names: Vec<_> = problems.iter().filter_map(|line| line.split(':').next()).collect();
         for name in [
             "ROOT_PATH",
             "FRONTEND_CORS_URL",
@@ -473,10 +415,7 @@ mod tests {
 
     #[test]
     fn a_prefix_without_a_bucket_is_a_mistake() {
-        assert_eq!(
-            problems(&[("S3_OBJECT_PREFIX", "data")]),
-            ["S3_OBJECT_PREFIX: is set, but S3_BUCKET_NAME is not"]
-        );
+        assert_eq!(problems(&[("S3_OBJECT_PREFIX", "data")]), ["S3_OBJECT_PREFIX: is set, but S3_BUCKET_NAME is not"]);
     }
 
     #[test]
@@ -484,18 +423,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_str().unwrap();
         assert_eq!(problems(&[("FILES_DIRECTORY", path)]), Vec::<String>::new());
-        assert_eq!(
-            problems(&[("FILES_DIRECTORY", &format!("{path}/none"))]).len(),
-            1
-        );
+        assert_eq!(problems(&[("FILES_DIRECTORY", &format!("{path}/none"))]).len(), 1);
     }
 
     #[test]
     fn a_lambda_function_needs_lambdas_variables() {
-        assert_eq!(
-            problems(&[("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")]).len(),
-            3
-        );
+        assert_eq!(problems(&[("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1")]).len(), 3);
         let function = accepted(&[
             ("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:1"),
             ("AWS_LAMBDA_FUNCTION_NAME", "files"),
@@ -509,12 +442,7 @@ mod tests {
 
     #[test]
     fn the_message_lists_all_problems() {
-        let error = SettingsError {
-            problems: vec!["A: x".into(), "B: y".into()],
-        };
-        assert_eq!(
-            error.to_string(),
-            "2 things are wrong in the settings:\n  A: x\n  B: y"
-        );
+        let error = SettingsError { problems: vec!["A: x".into(), "B: y".into()] };
+        assert_eq!(error.to_string(), "2 things are wrong in the settings:\n  A: x\n  B: y");
     }
 }

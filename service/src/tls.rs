@@ -7,10 +7,7 @@ use reqwest::Certificate;
 /// Mozilla's root certificates, compiled in: an image `FROM scratch` has no certificate files, and
 /// the same binary must trust the same authorities wherever it runs.
 static ROOTS: LazyLock<Vec<Certificate>> = LazyLock::new(|| {
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS
-        .iter()
-        .filter_map(|der| Certificate::from_der(der).ok())
-        .collect()
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok()).collect()
 });
 
 /// A client that trusts the compiled-in roots and nothing else.

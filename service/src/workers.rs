@@ -135,10 +135,7 @@ pub async fn run(
     signal_all(&pids, Signal::SIGTERM);
     // Longer than the workers' own patience, which they need for requests and then for telemetry.
     let all_gone = async { while running.next().await.is_some() {} };
-    if tokio::time::timeout(patience * 2 + Duration::from_secs(5), all_gone)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(patience * 2 + Duration::from_secs(5), all_gone).await.is_err() {
         signal_all(&pids, Signal::SIGKILL);
         while running.next().await.is_some() {}
     }
@@ -153,11 +150,7 @@ fn signal_all(pids: &[i32], signal: Signal) {
 }
 
 fn report_start(telemetry: &Telemetry, worker: &Worker) {
-    telemetry.logger().info(
-        TARGET,
-        "Worker started",
-        fields! { "worker": worker.number, "pid": worker.pid },
-    );
+    telemetry.logger().info(TARGET, "Worker started", fields! { "worker": worker.number, "pid": worker.pid });
 }
 
 struct Worker {
@@ -178,11 +171,7 @@ impl Worker {
         let stdin = self.child.stdin.take();
         let status = self.child.wait().await;
         drop(stdin);
-        Dead {
-            number: self.number,
-            pid: self.pid,
-            status,
-        }
+        Dead { number: self.number, pid: self.pid, status }
     }
 }
 

@@ -48,22 +48,15 @@ struct RuntimeApi {
 }
 
 async fn next(State(api): State<RuntimeApi>) -> Response {
-    api.told
-        .send(Told::Next(Box::new(api.receiver.received())))
-        .unwrap();
+    api.told.send(Told::Next(Box::new(api.receiver.received()))).unwrap();
     let Some((event, trace)) = api.invocations.lock().await.pop_front() else {
         return std::future::pending().await;
     };
     let number = api.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let mut response = Response::builder()
         .header("lambda-runtime-aws-request-id", format!("request-{number}"))
-        .header(
-            "lambda-runtime-deadline-ms",
-            (now.as_millis() + 30_000).to_string(),
-        )
+        .header("lambda-runtime-deadline-ms", (now.as_millis() + 30_000).to_string())
         .header("lambda-runtime-invoked-function-arn", ARN);
     if let Some(trace) = trace {
         response = response.header("lambda-runtime-trace-id", trace);
@@ -71,15 +64,9 @@ async fn next(State(api): State<RuntimeApi>) -> Response {
     response.body(Body::from(event)).unwrap()
 }
 
-async fn posted(
-    State(api): State<RuntimeApi>,
-    Path((id, what)): Path<(String, String)>,
-    body: Bytes,
-) -> StatusCode {
+async fn posted(State(api): State<RuntimeApi>, Path((id, what)): Path<(String, String)>, body: Bytes) -> StatusCode {
     let body = serde_json::from_slice(&body).unwrap();
-    api.told
-        .send(Told::Posted(format!("{id}/{what}"), body))
-        .unwrap();
+    api.told.send(Told::Posted(format!("{id}/{what}"), body)).unwrap();
     StatusCode::ACCEPTED
 }
 
@@ -93,25 +80,17 @@ struct Outcome {
 
 impl Outcome {
     fn header(&self, name: &str) -> &str {
-        self.answer["multiValueHeaders"][name][0]
-            .as_str()
-            .unwrap_or_default()
+        self.answer["multiValueHeaders"][name][0].as_str().unwrap_or_default()
     }
 }
 
-async fn invoke(
-    settings: &[(&str, &str)],
-    invocations: Vec<(Bytes, Option<&str>)>,
-) -> (Vec<Outcome>, Process) {
+async fn invoke(settings: &[(&str, &str)], invocations: Vec<(Bytes, Option<&str>)>) -> (Vec<Outcome>, Process) {
     let receiver = Receiver::start().await;
     let (told, mut telling) = mpsc::unbounded_channel();
     let count = invocations.len();
     let api = RuntimeApi {
         invocations: Arc::new(Mutex::new(
-            invocations
-                .into_iter()
-                .map(|(event, trace)| (event, trace.map(str::to_owned)))
-                .collect(),
+            invocations.into_iter().map(|(event, trace)| (event, trace.map(str::to_owned))).collect(),
         )),
         told,
         receiver: receiver.clone(),
@@ -148,11 +127,7 @@ async fn invoke(
         let Some(Told::Next(telemetry)) = telling.recv().await else {
             panic!("no next");
         };
-        outcomes.push(Outcome {
-            posted,
-            answer,
-            telemetry: *telemetry,
-        });
+        outcomes.push(Outcome { posted, answer, telemetry: *telemetry });
     }
     process.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(process.end().await, (Some(0), String::new()));
@@ -177,10 +152,7 @@ async fn the_documented_event_is_one_trace_under_the_runtimes_parent() {
     let received = &outcome.telemetry;
     let invocation = received.span("GET /{proxy+}");
     let request = received.span("GET /openapi.json");
-    assert_eq!(
-        hex(&invocation.trace_id),
-        "63dd96301f7ec6c948e660f220ef3c92"
-    );
+    assert_eq!(hex(&invocation.trace_id), "63dd96301f7ec6c948e660f220ef3c92");
     assert_eq!(hex(&invocation.parent_span_id), "53995c3f42cd8ad8");
     assert_eq!(request.parent_span_id, invocation.span_id);
     assert_eq!((invocation.kind, request.kind), (2, 2));
@@ -197,29 +169,12 @@ async fn the_documented_event_is_one_trace_under_the_runtimes_parent() {
     ] {
         assert_eq!(text(&invocation.attributes, key), expected, "{key}");
     }
-    assert_eq!(
-        value(&invocation.attributes, "faas.coldstart"),
-        Any::BoolValue(true)
-    );
-    assert_eq!(
-        value(&invocation.attributes, "http.response.status_code"),
-        Any::IntValue(200)
-    );
+    assert_eq!(value(&invocation.attributes, "faas.coldstart"), Any::BoolValue(true));
+    assert_eq!(value(&invocation.attributes, "http.response.status_code"), Any::IntValue(200));
     assert_eq!(text(&request.attributes, "client.address"), "172.59.153.63");
-    assert_eq!(
-        value(&request.attributes, "server.port"),
-        Any::IntValue(443)
-    );
-    assert!(
-        received
-            .metrics
-            .contains(&"http.server.request.duration".to_owned())
-    );
-    let messages: Vec<_> = received
-        .logs
-        .iter()
-        .map(|(_, record)| message(record))
-        .collect();
+    assert_eq!(value(&request.attributes, "server.port"), Any::IntValue(443));
+    assert!(received.metrics.contains(&"http.server.request.duration".to_owned()));
+    let messages: Vec<_> = received.logs.iter().map(|(_, record)| message(record)).collect();
     assert_eq!(messages, ["Request details", "Response details"]);
     for line in process.seen {
         assert_eq!(line["span_id"], hex(&request.span_id), "{line}");
@@ -246,26 +201,11 @@ async fn the_sample_events_are_answered_as_the_original_answers_them() {
         ("unknown-path", 404, r#"{"detail":"Not Found"}"#),
         ("options-preflight", 200, "OK"),
         ("delete-file", 200, r#"{"path":"a.txt"}"#),
-        (
-            "trace-sampled",
-            200,
-            r#"{"files":["b.png","b.txt","u.txt"]}"#,
-        ),
-        (
-            "trace-unsampled",
-            200,
-            r#"{"files":["b.png","b.txt","u.txt"]}"#,
-        ),
-        (
-            "trace-lower-case-name",
-            200,
-            r#"{"files":["b.png","b.txt","u.txt"]}"#,
-        ),
+        ("trace-sampled", 200, r#"{"files":["b.png","b.txt","u.txt"]}"#),
+        ("trace-unsampled", 200, r#"{"files":["b.png","b.txt","u.txt"]}"#),
+        ("trace-lower-case-name", 200, r#"{"files":["b.png","b.txt","u.txt"]}"#),
     ];
-    let events = samples
-        .iter()
-        .map(|(name, ..)| (sample(&format!("sample-events/{name}")), None))
-        .collect();
+    let events = samples.iter().map(|(name, ..)| (sample(&format!("sample-events/{name}")), None)).collect();
     let (outcomes, process) = invoke(&[], events).await;
     for ((name, status, body), outcome) in samples.iter().zip(&outcomes) {
         assert_eq!(outcome.answer["statusCode"], *status, "{name}");
@@ -277,21 +217,10 @@ async fn the_sample_events_are_answered_as_the_original_answers_them() {
     let traces: Vec<String> = samples
         .iter()
         .map(|(name, ..)| {
-            let event: Value =
-                serde_json::from_slice(&sample(&format!("sample-events/{name}"))).unwrap();
+            let event: Value = serde_json::from_slice(&sample(&format!("sample-events/{name}"))).unwrap();
             let headers = event["headers"].as_object().unwrap();
-            let (_, header) = headers
-                .iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case("x-amzn-trace-id"))
-                .unwrap();
-            header
-                .as_str()
-                .unwrap()
-                .split(';')
-                .next()
-                .unwrap()
-                .replace("Root=1-", "")
-                .replace('-', "")
+            let (_, header) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-amzn-trace-id")).unwrap();
+            header.as_str().unwrap().split(';').next().unwrap().replace("Root=1-", "").replace('-', "")
         })
         .collect();
     let of_lines: Vec<_> = process
@@ -305,45 +234,24 @@ async fn the_sample_events_are_answered_as_the_original_answers_them() {
     let invocations = received
         .spans
         .iter()
-        .filter(|(_, span)| {
-            span.attributes
-                .iter()
-                .any(|attribute| attribute.key == "faas.trigger")
-        })
+        .filter(|(_, span)| span.attributes.iter().any(|attribute| attribute.key == "faas.trigger"))
         .count();
     assert_eq!(invocations, 15, "all but the unsampled one");
-    let request_lines = received
-        .logs
-        .iter()
-        .filter(|(_, record)| message(record) == "Request details");
+    let request_lines = received.logs.iter().filter(|(_, record)| message(record) == "Request details");
     assert_eq!(request_lines.count(), 16);
 }
 
 #[tokio::test]
 async fn an_event_of_another_kind_is_an_error_of_the_function() {
-    let events = vec![
-        (Bytes::from("{}"), None),
-        (sample("sample-events/healthcheck"), None),
-    ];
+    let events = vec![(Bytes::from("{}"), None), (sample("sample-events/healthcheck"), None)];
     let (outcomes, _) = invoke(&[], events).await;
     assert_eq!(outcomes[0].posted, "request-1/error");
-    assert!(
-        outcomes[0].answer["errorMessage"]
-            .as_str()
-            .unwrap()
-            .contains("API Gateway")
-    );
+    assert!(outcomes[0].answer["errorMessage"].as_str().unwrap().contains("API Gateway"));
     let span = outcomes[0].telemetry.span("files");
     assert_eq!(span.status.as_ref().unwrap().code, 2);
-    assert_eq!(
-        outcomes[1].answer["statusCode"], 200,
-        "the next one is answered"
-    );
+    assert_eq!(outcomes[1].answer["statusCode"], 200, "the next one is answered");
     let warm = outcomes[1].telemetry.span("GET /{proxy+}");
-    assert_eq!(
-        value(&warm.attributes, "faas.coldstart"),
-        Any::BoolValue(false)
-    );
+    assert_eq!(value(&warm.attributes, "faas.coldstart"), Any::BoolValue(false));
 }
 
 #[tokio::test]
@@ -359,16 +267,11 @@ async fn a_panic_is_an_error_of_the_function_and_a_line_of_the_invocation() {
     let mut event: Value = serde_json::from_slice(&sample("documented-event")).unwrap();
     event["body"] = "no base64".into();
     event["isBase64Encoded"] = true.into();
-    let (outcomes, process) =
-        invoke(&[], vec![(Bytes::from(event.to_string()), Some(RUNTIME))]).await;
+    let (outcomes, process) = invoke(&[], vec![(Bytes::from(event.to_string()), Some(RUNTIME))]).await;
     assert_eq!(outcomes[0].posted, "request-1/error");
     let invocation = outcomes[0].telemetry.span("GET /{proxy+}");
     assert_eq!(invocation.status.as_ref().unwrap().code, 2);
-    let panic = process
-        .seen
-        .iter()
-        .find(|line| line["message"] == "Panic")
-        .unwrap();
+    let panic = process.seen.iter().find(|line| line["message"] == "Panic").unwrap();
     assert_eq!(panic["span_id"], hex(&invocation.span_id));
     assert_eq!(panic["level"], "ERROR");
 }
@@ -399,10 +302,7 @@ async fn xray_alone_follows_the_runtimes_header_too() {
 
 #[tokio::test]
 async fn a_collector_that_cannot_be_reached_does_not_keep_the_function_from_its_next_event() {
-    let settings = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
-        ("TELEMETRY_FLUSH_TIMEOUT", "200"),
-    ];
+    let settings = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), ("TELEMETRY_FLUSH_TIMEOUT", "200")];
     let event = sample("sample-events/healthcheck");
     let (outcomes, _) = invoke(&settings, vec![(event.clone(), None), (event, None)]).await;
     assert_eq!(outcomes.len(), 2);
@@ -426,9 +326,7 @@ async fn events_of_http_apis_and_load_balancers_are_answered() {
         "httpMethod": "GET", "path": "/healthcheck", "queryStringParameters": {},
         "headers": {"host": "h"}, "body": "", "isBase64Encoded": false
     });
-    let events = [http_api, balancer]
-        .map(|event| (Bytes::from(event.to_string()), None))
-        .to_vec();
+    let events = [http_api, balancer].map(|event| (Bytes::from(event.to_string()), None)).to_vec();
     let (outcomes, _) = invoke(&[], events).await;
     assert_eq!(outcomes[0].answer["body"], r#"{"files":[]}"#);
     assert_eq!(outcomes[1].answer["body"], r#""200 OK""#);

@@ -114,6 +114,11 @@ pub enum Mark {
         /// As in [`Mark::Sent`].
         delivery: String,
     },
+    /// A request of the harness's own is about to be sent, to prove that all telemetry before it has arrived.
+    FenceSent {
+        /// Its mark, which is its `User-Agent`.
+        fence: String,
+    },
     /// The runtime took an event from `/next`.
     Dispatched {
         /// Lambda's request id.

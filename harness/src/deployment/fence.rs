@@ -22,7 +22,7 @@ use super::{
     service::{Service, next_mark, probe},
 };
 use crate::{
-    capture::{Capture, Store},
+    capture::{Capture, Mark, Store},
     config,
     stimulus::{Caller, Delivery, http},
     telemetry::{Attributes, LogOrigin, LogRecord, Span, TraceId, Value},
@@ -77,7 +77,11 @@ struct Signature<'a> {
     mark: &'a str,
 }
 
-impl Signature<'_> {
+impl<'a> Signature<'a> {
+    fn of(delivery: &'a Delivery) -> Self {
+        Self { trace_id: delivery.trace_id(), mark: &delivery.user_agent }
+    }
+
     fn has(&self, trace_id: Option<TraceId>, attributes: &Attributes) -> bool {
         (trace_id.is_some() && trace_id == self.trace_id)
             || !self.mark.is_empty()
@@ -113,13 +117,14 @@ struct Returned {
 }
 
 impl Returned {
-    fn of(capture: &Capture, fences: &[Fence], delivery: &Delivery) -> Self {
+    fn of(capture: &Capture, fences: &[Fence], deliveries: &[&Delivery]) -> Self {
         let after = fences.first().map_or(0, |fence| fence.after);
-        let own = Signature { trace_id: delivery.trace_id(), mark: &delivery.user_agent };
+        let own: Vec<Signature<'_>> = deliveries.iter().map(|delivery| Signature::of(delivery)).collect();
+        let sent = deliveries.iter().map(|delivery| delivery.sent.seq).min().unwrap_or(0);
         let mut returned = Self::default();
         let mut back = BTreeSet::new();
-        for span in capture.spans().iter().rev().take_while(|span| span.arrival.seq > delivery.sent.seq) {
-            if own.span(span) {
+        for span in capture.spans().iter().rev().take_while(|span| span.arrival.seq > sent) {
+            if own.iter().any(|own| own.span(span)) {
                 returned.parts.insert(span.resource.instance());
             } else if span.arrival.seq > after
                 && let Some(index) = fences.iter().position(|fence| fence.signature().span(span))
@@ -128,9 +133,9 @@ impl Returned {
                 returned.spans.insert(span.resource.instance());
             }
         }
-        for record in capture.logs().iter().rev().take_while(|record| record.arrival.seq > delivery.sent.seq) {
+        for record in capture.logs().iter().rev().take_while(|record| record.arrival.seq > sent) {
             let instance = record.resource.as_ref().and_then(|resource| resource.instance());
-            if own.record(record) {
+            if own.iter().any(|own| own.record(record)) {
                 returned.parts.insert(instance);
             } else if record.arrival.seq > after && fences.iter().any(|fence| fence.signature().record(record)) {
                 returned.logs.insert(instance);
@@ -194,18 +199,18 @@ impl Fences {
 }
 
 impl Service {
-    /// Proves that everything that `delivery` caused has arrived.
+    /// Proves that everything that `deliveries` caused has arrived: a fence is behind all of them.
     pub(super) async fn settle(
         &self,
         spec: &config::Deployment,
         store: &Store,
-        delivery: &Delivery,
+        deliveries: &[&Delivery],
         deadline: Instant,
     ) -> Result<Proof, Incomplete> {
         let proof = tokio::select! {
             biased;
             status = self.sandbox.exited() => return Ok(Proof::Exited { status }),
-            proof = self.fenced(spec, store, delivery, deadline) => proof?,
+            proof = self.fenced(spec, store, deliveries, deadline) => proof?,
         };
         self.sandbox.drain().await;
         Ok(proof)
@@ -215,23 +220,23 @@ impl Service {
         &self,
         spec: &config::Deployment,
         store: &Store,
-        delivery: &Delivery,
+        deliveries: &[&Delivery],
         deadline: Instant,
     ) -> Result<Proof, Incomplete> {
-        let proof = self.fence(spec, store, delivery, deadline).await?;
-        if store.look(|capture| is_closed(capture, delivery)) {
+        let proof = self.fence(spec, store, deliveries, deadline).await?;
+        if store.look(|capture| deliveries.iter().all(|delivery| is_closed(capture, delivery))) {
             return Ok(proof);
         }
         // A server span may end a moment after the client has read the answer, and so after the fence's. Another fence
         // is behind it for certain; what is missing then is missing.
-        self.fence(spec, store, delivery, deadline).await
+        self.fence(spec, store, deliveries, deadline).await
     }
 
     async fn fence(
         &self,
         spec: &config::Deployment,
         store: &Store,
-        delivery: &Delivery,
+        deliveries: &[&Delivery],
         deadline: Instant,
     ) -> Result<Proof, Incomplete> {
         let started = Instant::now();
@@ -245,7 +250,7 @@ impl Service {
             let round = if spec.workers > 1 { PER_WORKER * spec.workers } else { 1 };
             let requests = (0..round).map(|_| {
                 let (request, mark) = (probe(spec.fence_target()), next_mark("tracegate-fence"));
-                let after = store.look(|capture| capture.last_seq());
+                let after = store.mark(Mark::FenceSent { fence: mark.clone() }).seq;
                 self.fences.own(&request.caller);
                 self.fences.note(&request.caller, &mark, after);
                 fences.push(Fence { trace_id: request.caller.trace_id, mark: mark.clone(), after, at: Instant::now() });
@@ -261,7 +266,7 @@ impl Service {
             let until = deadline.min(Instant::now() + FOLLOW_UP);
             let spans = store
                 .until(until, |capture| {
-                    let returned = Returned::of(capture, &fences, delivery);
+                    let returned = Returned::of(capture, &fences, deliveries);
                     let all = returned.covers(&returned.spans, spec.workers);
                     // All came back, none from the process that matters: ask again at once.
                     (all || returned.fences == fences.len()).then_some(all)
@@ -270,34 +275,34 @@ impl Service {
             if spans == Some(true) {
                 let learned = self.fences.logs(store);
                 if learned == Some(false) {
-                    return Ok(self.proof(store, &fences, delivery));
+                    return Ok(self.proof(store, &fences, deliveries));
                 }
                 let wait = match learned {
                     Some(_) => until,
                     None => deadline.min(self.fences.learnt_by()),
                 };
                 let logs = store.until(wait, |capture| {
-                    let returned = Returned::of(capture, &fences, delivery);
+                    let returned = Returned::of(capture, &fences, deliveries);
                     returned.covers(&returned.logs, spec.workers).then_some(())
                 });
                 if logs.await.is_some() {
-                    return Ok(self.proof(store, &fences, delivery));
+                    return Ok(self.proof(store, &fences, deliveries));
                 }
                 if learned.is_none() && self.fences.logs(store).is_none() && Instant::now() >= self.fences.learnt_by() {
                     self.fences.with(|known| known.logs = Some(false));
-                    return Ok(self.proof(store, &fences, delivery));
+                    return Ok(self.proof(store, &fences, deliveries));
                 }
             }
             if Instant::now() >= deadline {
-                return Err(self.incomplete(spec, store, delivery, &fences, answered, trouble, started.elapsed()));
+                return Err(self.incomplete(spec, store, deliveries, &fences, answered, trouble, started.elapsed()));
             }
         }
     }
 
-    fn proof(&self, store: &Store, fences: &[Fence], delivery: &Delivery) -> Proof {
+    fn proof(&self, store: &Store, fences: &[Fence], deliveries: &[&Delivery]) -> Proof {
         let (returned, exported) = store.look(|capture| {
             let exported = capture.logs().iter().any(|record| record.origin == LogOrigin::Otlp);
-            (Returned::of(capture, fences, delivery), exported)
+            (Returned::of(capture, fences, deliveries), exported)
         });
         let logs = match (self.fences.logs(store), exported) {
             (Some(true), _) => LogFence::CameBack,
@@ -312,13 +317,13 @@ impl Service {
         &self,
         spec: &config::Deployment,
         store: &Store,
-        delivery: &Delivery,
+        deliveries: &[&Delivery],
         fences: &[Fence],
         answered: usize,
         trouble: Option<http::HttpError>,
         waited: Duration,
     ) -> Incomplete {
-        let returned = store.look(|capture| Returned::of(capture, fences, delivery));
+        let returned = store.look(|capture| Returned::of(capture, fences, deliveries));
         let named = |instances: &BTreeSet<Instance>| {
             let names: Vec<&str> = instances.iter().map(|name| name.as_deref().unwrap_or("(no instance)")).collect();
             if names.is_empty() { "none".into() } else { names.join(", ") }
@@ -355,7 +360,7 @@ impl Service {
 
 /// Whether each of the delivery's spans has its parent, and a sampled delivery has spans at all.
 fn is_closed(capture: &Capture, delivery: &Delivery) -> bool {
-    let own = Signature { trace_id: delivery.trace_id(), mark: &delivery.user_agent };
+    let own = Signature::of(delivery);
     let since = || capture.spans().iter().rev().take_while(|span| span.arrival.seq > delivery.sent.seq);
     let traces: BTreeSet<TraceId> = since().filter(|span| own.span(span)).map(|span| span.trace_id).collect();
     if traces.is_empty() {

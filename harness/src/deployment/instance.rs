@@ -148,9 +148,24 @@ impl Deployment {
     ///
     /// When nothing proves it by `deadline`, with what came and what did not.
     pub async fn settle(&self, delivery: &Delivery, deadline: Instant) -> Result<Proof, Incomplete> {
+        self.settle_all(&[delivery], deadline).await
+    }
+
+    /// The same for several deliveries at once: one fence is behind all of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`settle`](Self::settle).
+    pub async fn settle_all(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<Proof, Incomplete> {
         match &self.running {
-            Running::Service(service) => service.settle(&self.spec, &self.store, delivery, deadline).await,
-            Running::Function(_) => super::lambda::settle(&self.store, delivery, deadline).await,
+            Running::Service(service) => service.settle(&self.spec, &self.store, deliveries, deadline).await,
+            Running::Function(_) => {
+                let mut proof = Proof::NotInvoked;
+                for delivery in deliveries {
+                    proof = super::lambda::settle(&self.store, delivery, deadline).await?;
+                }
+                Ok(proof)
+            }
         }
     }
 

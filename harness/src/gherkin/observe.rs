@@ -37,13 +37,13 @@ impl Scene {
                 biased;
                 found = store.until(deadline, look) => found.is_some(),
                 // A proof ends the wait early; without one the wait goes on to its deadline.
-                () = async { if self.prove(sent, deadline).await.is_err() { std::future::pending().await } } => false,
+                () = async { if self.prove(&[&sent.delivery], deadline).await.is_err() { std::future::pending().await } } => false,
             }
         };
         if accepted {
             return Ok(());
         }
-        let proven = self.settle(at, deadline).await;
+        let proven = self.settle(&[at], deadline).await;
         let sent = &self.sent[at];
         self.instance.store().look(|capture| {
             let seen = self.seen(capture, sent);
@@ -84,21 +84,17 @@ impl Scene {
 
     async fn judge_settled(&mut self, which: &[usize], judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let deadline = Instant::now() + self.stage.spec.patience;
-        // A fence for one request proves nothing for those that came after it, so the last one goes first.
-        for &at in which.iter().rev() {
-            if let Err(unproven) = self.settle(at, deadline).await {
-                // What is wrong already stays wrong, whatever may still come, unless something is merely missing; so
-                // nothing at all from the deployment is a failure of the service, and anything else an open question.
-                let silent = self.instance.store().look(|capture| capture.requests().is_empty());
-                return Err(if silent {
-                    Problem::failed(format!(
-                        "received   no export request at all from this deployment\n{}",
-                        unproven.message
-                    ))
-                } else {
-                    unproven
-                });
-            }
+        if let Err(unproven) = self.settle(which, deadline).await {
+            // Nothing at all from the deployment is a failure of the service, and anything else an open question.
+            let silent = self.instance.store().look(|capture| capture.requests().is_empty());
+            return Err(if silent {
+                Problem::failed(format!(
+                    "received   no export request at all from this deployment\n{}",
+                    unproven.message
+                ))
+            } else {
+                unproven
+            });
         }
         let store = self.instance.store();
         for &at in which {
@@ -131,7 +127,7 @@ impl Scene {
         let Some(invocation) = self.sent[at].delivery.invocation.clone() else {
             return Err(Problem::errored("this deployment is no function, so nothing freezes"));
         };
-        self.settle(at, Instant::now() + patience).await?;
+        self.settle(&[at], Instant::now() + patience).await?;
         let again = self.draft.request("GET", &self.sent[at].delivery.target, bytes::Bytes::new());
         let thawed = self.instance.send(again).await?;
         let proof = self.instance.settle(&thawed, Instant::now() + patience).await;
@@ -188,21 +184,25 @@ impl Scene {
         Ok(self.sent.len() - 1)
     }
 
-    /// Proves completeness for one stimulus, once.
-    async fn settle(&mut self, at: usize, deadline: Instant) -> StepResult {
-        if self.sent[at].settled.is_some() {
+    /// Proves completeness for stimuli that have no proof yet.
+    async fn settle(&mut self, which: &[usize], deadline: Instant) -> StepResult {
+        let open: Vec<usize> = which.iter().copied().filter(|&at| self.sent[at].settled.is_none()).collect();
+        if open.is_empty() {
             return Ok(());
         }
-        let end = self.instance.store().look(Capture::last_seq);
-        let proof = self.prove(&self.sent[at], deadline).await?;
-        self.proofs.insert(proof.clone());
-        let end = self.instance.store().look(|capture| window_end(capture, &self.sent[at], end));
-        self.sent[at].settled = Some((proof, end));
+        let began = self.instance.store().look(Capture::last_seq);
+        let deliveries: Vec<&Delivery> = open.iter().map(|&at| &self.sent[at].delivery).collect();
+        let proof = self.prove(&deliveries, deadline).await?;
+        for at in open {
+            let end = self.instance.store().look(|capture| window_end(capture, &self.sent[at], began));
+            self.sent[at].settled = Some((proof.clone(), end));
+        }
+        self.proofs.insert(proof);
         Ok(())
     }
 
-    async fn prove(&self, sent: &Sent, deadline: Instant) -> Result<String, Problem> {
-        match self.instance.settle(&sent.delivery, deadline).await {
+    async fn prove(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<String, Problem> {
+        match self.instance.settle_all(deliveries, deadline).await {
             Ok(proof) => Ok(proof.to_string()),
             Err(incomplete) => Err(Problem::errored(format!("unproven   {incomplete}"))),
         }
@@ -271,7 +271,7 @@ fn window_end(capture: &Capture, sent: &Sent, began: u64) -> u64 {
     after
         .filter_map(|entry| match &entry.mark {
             Mark::Frozen { request_id: froze } if froze.as_deref() == request_id => Some(entry.arrival.seq),
-            Mark::Sent { .. } if request_id.is_none() => Some(entry.arrival.seq),
+            Mark::Sent { .. } | Mark::FenceSent { .. } if request_id.is_none() => Some(entry.arrival.seq),
             Mark::StopRequested { .. } | Mark::Exited { .. } => Some(entry.arrival.seq),
             _ => None,
         })

@@ -219,7 +219,7 @@ fn need(feature: &gherkin::Feature, rule: Option<&gherkin::Rule>, scenario: &ghe
     });
     let backgrounds = feature.background.iter().chain(rule.into_iter().filter_map(|rule| rule.background.as_ref()));
     let steps = backgrounds.flat_map(|background| &background.steps).chain(&scenario.steps);
-    let needed = steps.filter_map(|step| registry::find(step)).map(|(definition, _)| definition.need);
+    let needed = steps.filter_map(registry::find).map(|(definition, _)| definition.need);
     tagged.chain(needed).max().unwrap_or(Need::Shared)
 }
 

@@ -18,15 +18,10 @@ impl GatewayEvent {
     /// Reads an event; one of another kind has none of it.
     pub(super) fn of(event: &[u8]) -> Self {
         let event: Value = serde_json::from_slice(event).unwrap_or_default();
-        let text = |pointer: &str| {
-            event
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .map(str::to_owned)
-        };
+        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
         // In HTTP APIs the route is `GET /files/{path}` or `$default`.
-        let route_key = text("/requestContext/routeKey")
-            .and_then(|key| key.split_once(' ').map(|(_, route)| route.to_owned()));
+        let route_key =
+            text("/requestContext/routeKey").and_then(|key| key.split_once(' ').map(|(_, route)| route.to_owned()));
         Self {
             method: text("/httpMethod").or_else(|| text("/requestContext/http/method")),
             route: text("/resource").or(route_key),
@@ -47,23 +42,15 @@ impl GatewayEvent {
 fn headers(event: &Value) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut add = |name: &str, value: &Value| {
-        if let (Ok(name), Some(Ok(value))) = (
-            name.parse::<HeaderName>(),
-            value.as_str().map(HeaderValue::from_str),
-        ) {
+        if let (Ok(name), Some(Ok(value))) = (name.parse::<HeaderName>(), value.as_str().map(HeaderValue::from_str)) {
             headers.append(name, value);
         }
     };
-    let entries =
-        |name: &str| -> Option<Map<String, Value>> { event.get(name)?.as_object().cloned() };
+    let entries = |name: &str| -> Option<Map<String, Value>> { event.get(name)?.as_object().cloned() };
     match entries("multiValueHeaders") {
         Some(entries) if !entries.is_empty() => {
             for (name, values) in &entries {
-                values
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .for_each(|value| add(name, value));
+                values.as_array().into_iter().flatten().for_each(|value| add(name, value));
             }
         }
         _ => {
@@ -83,10 +70,7 @@ mod tests {
     fn the_documented_event_is_named_by_method_and_resource() {
         let event = GatewayEvent::of(include_bytes!("../../tests/fixtures/documented-event.json"));
         assert_eq!(event.span_name().as_deref(), Some("GET /{proxy+}"));
-        assert_eq!(
-            event.headers["x-amzn-trace-id"],
-            "Root=1-63dd9630-1f7ec6c948e660f220ef3c92"
-        );
+        assert_eq!(event.headers["x-amzn-trace-id"], "Root=1-63dd9630-1f7ec6c948e660f220ef3c92");
     }
 
     #[test]
@@ -100,9 +84,7 @@ mod tests {
 
     #[test]
     fn an_event_without_route_is_named_by_its_method() {
-        let event = GatewayEvent::of(
-            br#"{"requestContext":{"routeKey":"$default","http":{"method":"POST"}}}"#,
-        );
+        let event = GatewayEvent::of(br#"{"requestContext":{"routeKey":"$default","http":{"method":"POST"}}}"#);
         assert_eq!(event.span_name().as_deref(), Some("POST"));
     }
 

@@ -42,9 +42,7 @@ impl<S: Sync> FromRequestParts<S> for FileName {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        name_in(parts.uri.path())
-            .map(Self)
-            .ok_or(ApiError::NotFound)
+        name_in(parts.uri.path()).map(Self).ok_or(ApiError::NotFound)
     }
 }
 
@@ -52,18 +50,14 @@ impl<S: Sync> FromRequestParts<S> for FileName {
 pub fn name_in(path: &str) -> Option<String> {
     let segment = path.strip_prefix("/files/")?;
     let name = percent_decode_str(segment).decode_utf8_lossy();
-    let is_name = !name.is_empty()
-        && !matches!(&*name, "." | "..")
-        && !name.contains(|c: char| c == '/' || c.is_ascii_control());
+    let is_name =
+        !name.is_empty() && !matches!(&*name, "." | "..") && !name.contains(|c: char| c == '/' || c.is_ascii_control());
     is_name.then(|| name.into_owned())
 }
 
 /// The last value of a query parameter, decoded: `+` is a space, bytes that are not UTF-8 are U+FFFD.
 fn last_value(query: Option<&str>, name: &str) -> Option<String> {
-    form_urlencoded::parse(query?.as_bytes())
-        .filter(|(key, _)| key == name)
-        .last()
-        .map(|(_, value)| value.into_owned())
+    form_urlencoded::parse(query?.as_bytes()).filter(|(key, _)| key == name).last().map(|(_, value)| value.into_owned())
 }
 
 /// Get File
@@ -82,26 +76,14 @@ fn last_value(query: Option<&str>, name: &str) -> Option<String> {
         (status = 422, description = "Validation Error", body = HttpValidationError),
     ),
 )]
-pub async fn get(
-    State(app): State<AppState>,
-    FileName(name): FileName,
-) -> Result<Response, ApiError> {
+pub async fn get(State(app): State<AppState>, FileName(name): FileName) -> Result<Response, ApiError> {
     let log = app.telemetry.logger();
-    log.info(
-        TARGET,
-        format!("Attempting to retrieve contents of file at path: \"{name}\""),
-        Fields::new(),
-    );
-    let content = app
-        .files
-        .get(&name)
-        .await
-        .map_err(ApiError::from)
-        .inspect_err(|error| {
-            if let ApiError::NoSuchFile(name) = error {
-                log.error(TARGET, format!("File not found: {name}"), Fields::new());
-            }
-        })?;
+    log.info(TARGET, format!("Attempting to retrieve contents of file at path: \"{name}\""), Fields::new());
+    let content = app.files.get(&name).await.map_err(ApiError::from).inspect_err(|error| {
+        if let ApiError::NoSuchFile(name) = error {
+            log.error(TARGET, format!("File not found: {name}"), Fields::new());
+        }
+    })?;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, plain)], content).into_response())
 }
@@ -126,14 +108,10 @@ pub async fn create(
     FileName(name): FileName,
     RawQuery(query): RawQuery,
 ) -> Result<Json<PostFileResponse>, ApiError> {
-    let content =
-        last_value(query.as_deref(), "content").ok_or(ApiError::MissingQuery("content"))?;
+    let content = last_value(query.as_deref(), "content").ok_or(ApiError::MissingQuery("content"))?;
     app.telemetry.logger().info(
         TARGET,
-        format!(
-            "Attempting to write {} bytes to file at path: \"{name}\"",
-            content.len()
-        ),
+        format!("Attempting to write {} bytes to file at path: \"{name}\"", content.len()),
         Fields::new(),
     );
     app.files.put(&name, Bytes::from(content)).await?;
@@ -155,15 +133,8 @@ pub async fn create(
         (status = 422, description = "Validation Error", body = HttpValidationError),
     ),
 )]
-pub async fn delete(
-    State(app): State<AppState>,
-    FileName(name): FileName,
-) -> Result<Json<PostFileResponse>, ApiError> {
-    app.telemetry.logger().info(
-        TARGET,
-        format!("Attempting to delete file at path: \"{name}\""),
-        Fields::new(),
-    );
+pub async fn delete(State(app): State<AppState>, FileName(name): FileName) -> Result<Json<PostFileResponse>, ApiError> {
+    app.telemetry.logger().info(TARGET, format!("Attempting to delete file at path: \"{name}\""), Fields::new());
     app.files.delete(&name).await?;
     Ok(Json(PostFileResponse { path: name }))
 }
@@ -183,10 +154,7 @@ pub async fn delete(
         (status = 422, description = "Validation Error", body = HttpValidationError),
     ),
 )]
-pub async fn list(
-    State(app): State<AppState>,
-    RawQuery(query): RawQuery,
-) -> Result<Json<ListFilesResponse>, ApiError> {
+pub async fn list(State(app): State<AppState>, RawQuery(query): RawQuery) -> Result<Json<ListFilesResponse>, ApiError> {
     let directory = last_value(query.as_deref(), "directory_path").unwrap_or_default();
     let files = app.files.list(&directory).await?;
     Ok(Json(ListFilesResponse { files }))

@@ -21,10 +21,7 @@ pub struct Route(pub String);
 pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/files/", get(files::list))
-        .route(
-            "/files/{path}",
-            get(files::get).post(files::create).delete(files::delete),
-        )
+        .route("/files/{path}", get(files::get).post(files::create).delete(files::delete))
         .route("/healthcheck", get(admin::healthcheck))
         .route("/openapi.json", get(openapi::document))
         .merge(docs_ui::router())
@@ -57,9 +54,7 @@ pub fn exists(path: &str) -> bool {
 async fn name(route: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Some(route) = route {
-        response
-            .extensions_mut()
-            .insert(Route(route.as_str().to_owned()));
+        response.extensions_mut().insert(Route(route.as_str().to_owned()));
     }
     response
 }

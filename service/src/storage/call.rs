@@ -9,8 +9,7 @@ use opentelemetry::{
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt},
 };
 use opentelemetry_semantic_conventions::attribute::{
-    ERROR_TYPE, EXCEPTION_MESSAGE, EXCEPTION_TYPE, HTTP_RESPONSE_STATUS_CODE, SERVER_ADDRESS,
-    SERVER_PORT,
+    ERROR_TYPE, EXCEPTION_MESSAGE, EXCEPTION_TYPE, HTTP_RESPONSE_STATUS_CODE, SERVER_ADDRESS, SERVER_PORT,
 };
 
 use crate::{redaction, telemetry::Telemetry};
@@ -63,12 +62,7 @@ pub(super) struct Call {
 impl Call {
     /// Starts the span `<Backend>.<method>`: CLIENT for S3 by the conventions for AWS SDK calls,
     /// INTERNAL for the others, which leave no process.
-    pub(super) fn start(
-        telemetry: &Telemetry,
-        backend: &Backend,
-        method: &'static str,
-        key: &Path,
-    ) -> Self {
+    pub(super) fn start(telemetry: &Telemetry, backend: &Backend, method: &'static str, key: &Path) -> Self {
         let mut attributes = vec![KeyValue::new("rpc.method", method)];
         let kind = match backend {
             Backend::S3 { bucket } => {
@@ -82,21 +76,15 @@ impl Call {
             }
             Backend::Memory | Backend::Directory => SpanKind::Internal,
         };
-        let span = SpanBuilder::from_name(format!("{}.{method}", backend.name()))
-            .with_kind(kind)
-            .with_attributes(attributes);
+        let span =
+            SpanBuilder::from_name(format!("{}.{method}", backend.name())).with_kind(kind).with_attributes(attributes);
         let facts = SharedFacts::default();
-        let context = telemetry
-            .start_span(span, &Context::current())
-            .with_value(facts.clone());
+        let context = telemetry.start_span(span, &Context::current()).with_value(facts.clone());
         Self { context, facts }
     }
 
     /// Runs the call inside its span.
-    pub(super) async fn run<T>(
-        &self,
-        call: impl Future<Output = object_store::Result<T>>,
-    ) -> object_store::Result<T> {
+    pub(super) async fn run<T>(&self, call: impl Future<Output = object_store::Result<T>>) -> object_store::Result<T> {
         call.with_context(self.context.clone()).await
     }
 
@@ -117,10 +105,7 @@ impl Call {
         let span = self.context.span();
         span.add_event(
             "exception",
-            vec![
-                KeyValue::new(EXCEPTION_TYPE, kind),
-                KeyValue::new(EXCEPTION_MESSAGE, message.clone()),
-            ],
+            vec![KeyValue::new(EXCEPTION_TYPE, kind), KeyValue::new(EXCEPTION_MESSAGE, message.clone())],
         );
         span.set_attribute(KeyValue::new(ERROR_TYPE, kind));
         span.set_status(Status::error(message));

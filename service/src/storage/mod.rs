@@ -6,9 +6,7 @@ mod s3;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::{
-    ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path,
-};
+use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path};
 
 use self::call::{Backend, Call};
 use crate::{settings::StorageSettings, telemetry::Telemetry};
@@ -43,32 +41,17 @@ impl FileStore {
     /// When the directory cannot be opened or the `AWS_*` variables are no configuration.
     pub fn open(settings: &StorageSettings, telemetry: Telemetry) -> Result<Self, StorageError> {
         let (store, backend, prefix): (Arc<dyn ObjectStore>, _, _) = match settings {
-            StorageSettings::Memory => {
-                (Arc::new(InMemory::new()), Backend::Memory, Path::default())
+            StorageSettings::Memory => (Arc::new(InMemory::new()), Backend::Memory, Path::default()),
+            StorageSettings::Directory(directory) => {
+                (Arc::new(LocalFileSystem::new_with_prefix(directory)?), Backend::Directory, Path::default())
             }
-            StorageSettings::Directory(directory) => (
-                Arc::new(LocalFileSystem::new_with_prefix(directory)?),
-                Backend::Directory,
-                Path::default(),
-            ),
-            StorageSettings::S3 {
-                bucket,
-                prefix,
-                aws,
-            } => (
+            StorageSettings::S3 { bucket, prefix, aws } => (
                 Arc::new(s3::open(bucket, aws, telemetry.clone())?),
-                Backend::S3 {
-                    bucket: bucket.clone(),
-                },
+                Backend::S3 { bucket: bucket.clone() },
                 Path::parse(prefix).map_err(object_store::Error::from)?,
             ),
         };
-        Ok(Self {
-            store,
-            backend,
-            prefix,
-            telemetry,
-        })
+        Ok(Self { store, backend, prefix, telemetry })
     }
 
     /// The files directly in a directory, as paths from the prefix, in the store's key order.
@@ -84,17 +67,12 @@ impl FileStore {
             return Ok(Vec::new());
         };
         let call = Call::start(&self.telemetry, &self.backend, "ListObjectsV2", &directory);
-        let result = call
-            .run(self.store.list_with_delimiter(Some(&directory)))
-            .await;
+        let result = call.run(self.store.list_with_delimiter(Some(&directory))).await;
         match result {
             Ok(listing) => {
                 call.succeed();
-                let mut files: Vec<_> = listing
-                    .objects
-                    .iter()
-                    .filter_map(|object| self.name_of(&object.location))
-                    .collect();
+                let mut files: Vec<_> =
+                    listing.objects.iter().filter_map(|object| self.name_of(&object.location)).collect();
                 files.sort_unstable();
                 Ok(files)
             }
@@ -122,9 +100,7 @@ impl FileStore {
             }
             Err(error) => match call.fail(error) {
                 error @ object_store::Error::NotFound { .. } if !s3::is_missing_bucket(&error) => {
-                    Err(StorageError::NotFound {
-                        name: name.to_owned(),
-                    })
+                    Err(StorageError::NotFound { name: name.to_owned() })
                 }
                 error => Err(error.into()),
             },
@@ -156,8 +132,7 @@ impl FileStore {
         let call = Call::start(&self.telemetry, &self.backend, "DeleteObject", &key);
         match call.run(self.store.delete(&key)).await {
             Ok(()) => {}
-            Err(error @ object_store::Error::NotFound { .. }) if !s3::is_missing_bucket(&error) => {
-            }
+            Err(error @ object_store::Error::NotFound { .. }) if !s3::is_missing_bucket(&error) => {}
             Err(error) => return Err(call.fail(error).into()),
         }
         call.succeed();

@@ -66,14 +66,8 @@ impl HttpConnector for Connector {
             .connect_timeout(Duration::from_secs(5))
             .timeout(Duration::from_secs(10))
             .build()
-            .map_err(|source| object_store::Error::Generic {
-                store: "S3",
-                source: Box::new(source),
-            })?;
-        Ok(HttpClient::new(Traced {
-            client,
-            telemetry: self.telemetry.clone(),
-        }))
+            .map_err(|source| object_store::Error::Generic { store: "S3", source: Box::new(source) })?;
+        Ok(HttpClient::new(Traced { client, telemetry: self.telemetry.clone() }))
     }
 }
 
@@ -93,11 +87,7 @@ impl HttpService for Traced {
         self.telemetry.inject(&context, request.headers_mut());
         let facts = context.get::<SharedFacts>().cloned().unwrap_or_default();
         let server = request.uri().host().map(|host| {
-            let default = if request.uri().scheme_str() == Some("http") {
-                80
-            } else {
-                443
-            };
+            let default = if request.uri().scheme_str() == Some("http") { 80 } else { 443 };
             (host.to_owned(), request.uri().port_u16().unwrap_or(default))
         });
         facts.update(|facts| {
@@ -107,11 +97,8 @@ impl HttpService for Traced {
         let response = HttpService::call(&self.client, request).await?;
         facts.update(|facts| {
             facts.status = Some(response.status().as_u16());
-            facts.aws_request_id = response
-                .headers()
-                .get("x-amz-request-id")
-                .and_then(|id| id.to_str().ok())
-                .map(str::to_owned);
+            facts.aws_request_id =
+                response.headers().get("x-amz-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
         });
         Ok(response)
     }

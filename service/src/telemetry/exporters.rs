@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{
-    ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig,
-    WithHttpConfig, WithTonicConfig,
+    ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
+    WithTonicConfig,
     tonic_types::{metadata::MetadataMap, transport::ClientTlsConfig},
 };
 use opentelemetry_sdk::metrics::Temporality;
@@ -44,17 +44,12 @@ struct OnRuntime {
 impl HttpClient for OnRuntime {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
-        self.runtime
-            .spawn(async move { HttpClient::send_bytes(&client, request).await })
-            .await?
+        self.runtime.spawn(async move { HttpClient::send_bytes(&client, request).await }).await?
     }
 }
 
 fn http_client(export: &OtlpExport, runtime: &Handle) -> Result<Arc<OnRuntime>, ExporterError> {
-    Ok(Arc::new(OnRuntime {
-        client: tls::client_builder().timeout(export.timeout).build()?,
-        runtime: runtime.clone(),
-    }))
+    Ok(Arc::new(OnRuntime { client: tls::client_builder().timeout(export.timeout).build()?, runtime: runtime.clone() }))
 }
 
 fn http_protocol(export: &OtlpExport) -> Protocol {
@@ -133,10 +128,5 @@ pub fn metrics(
     temporality: Temporality,
     runtime: &Handle,
 ) -> Result<MetricExporter, ExporterError> {
-    build!(
-        MetricExporter,
-        export,
-        runtime,
-        with_temporality(temporality)
-    )
+    build!(MetricExporter, export, runtime, with_temporality(temporality))
 }

@@ -62,10 +62,7 @@ pub struct Ids {
 impl Ids {
     /// A generator of ids of that kind.
     pub fn new(kind: TraceIdKind) -> Self {
-        Self {
-            kind,
-            random: RandomIdGenerator::default(),
-        }
+        Self { kind, random: RandomIdGenerator::default() }
     }
 }
 
@@ -78,9 +75,7 @@ impl IdGenerator for Ids {
         match self.kind {
             TraceIdKind::Random => random,
             TraceIdKind::Xray => {
-                let second = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .map_or(0, |since| since.as_secs() as u32);
+                let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32);
                 let mut bytes = random.to_bytes();
                 bytes[..4].copy_from_slice(&second.to_be_bytes());
                 TraceId::from_bytes(bytes)
@@ -105,12 +100,7 @@ mod tests {
 
     #[test]
     fn an_xray_id_begins_with_the_epoch_second() {
-        let now = || {
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap()
-                .as_secs()
-        };
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let before = now();
         let id = Ids::new(TraceIdKind::Xray).new_trace_id().to_string();
         let second = u64::from_str_radix(&id[..8], 16).unwrap();

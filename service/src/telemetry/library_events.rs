@@ -30,12 +30,9 @@ impl LibraryEvents {
     /// Makes it the process's subscriber, for events that `RUST_LOG` lets through
     /// (default: warnings and errors). Does nothing when there is a subscriber already.
     pub fn install(self, filter: Option<&str>) {
-        let filter = filter
-            .and_then(|filter| EnvFilter::try_new(filter).ok())
-            .unwrap_or_else(|| EnvFilter::new("warn"));
-        let _ = tracing_subscriber::registry()
-            .with(self.with_filter(filter))
-            .try_init();
+        let filter =
+            filter.and_then(|filter| EnvFilter::try_new(filter).ok()).unwrap_or_else(|| EnvFilter::new("warn"));
+        let _ = tracing_subscriber::registry().with(self.with_filter(filter)).try_init();
     }
 }
 
@@ -49,12 +46,7 @@ impl<S: Subscriber> Layer<S> for LibraryEvents {
             let name = visitor.fields.get("name").and_then(Value::as_str);
             visitor.message = name.unwrap_or(metadata.name()).to_owned();
         }
-        self.logger.emit(
-            *metadata.level(),
-            metadata.target(),
-            visitor.message,
-            visitor.fields,
-        );
+        self.logger.emit(*metadata.level(), metadata.target(), visitor.message, visitor.fields);
     }
 }
 

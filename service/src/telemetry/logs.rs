@@ -70,18 +70,9 @@ impl Logger {
     ///
     /// # Errors
     /// When the process has no stdout.
-    pub fn stdout(
-        service_name: &str,
-        level: Level,
-        otlp: Option<SdkLogger>,
-    ) -> std::io::Result<Self> {
+    pub fn stdout(service_name: &str, level: Level, otlp: Option<SdkLogger>) -> std::io::Result<Self> {
         let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
-        Ok(Self::new(
-            Lines::Stdout(stdout.into()),
-            service_name,
-            level,
-            otlp,
-        ))
+        Ok(Self::new(Lines::Stdout(stdout.into()), service_name, level, otlp))
     }
 
     /// A logger that keeps its lines, see [`Logger::lines`].
@@ -91,23 +82,13 @@ impl Logger {
 
     fn new(lines: Lines, service_name: &str, level: Level, otlp: Option<SdkLogger>) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                lines: Mutex::new(lines),
-                otlp,
-                service_name: service_name.to_owned(),
-                level,
-            }),
+            shared: Arc::new(Shared { lines: Mutex::new(lines), otlp, service_name: service_name.to_owned(), level }),
         }
     }
 
     /// The lines kept so far; none for a logger to stdout.
     pub fn lines(&self) -> Vec<String> {
-        match &*self
-            .shared
-            .lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
+        match &*self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner) {
             Lines::Stdout(_) => Vec::new(),
             Lines::Memory(lines) => lines.clone(),
         }
@@ -134,8 +115,7 @@ impl Logger {
             return;
         }
         let record = Record::now(level, target, message, fields);
-        self.shared
-            .write(&record.to_line(&self.shared.service_name));
+        self.shared.write(&record.to_line(&self.shared.service_name));
         // Export failures are reported by the exporters' own crates: sending those records the
         // same way would feed on itself.
         if let Some(otlp) = &self.shared.otlp
@@ -185,9 +165,7 @@ impl Record {
     }
 
     fn to_line(&self, service_name: &str) -> String {
-        let timestamp = Timestamp::try_from(self.time)
-            .map(|time| format!("{time:.6}"))
-            .unwrap_or_default();
+        let timestamp = Timestamp::try_from(self.time).map(|time| format!("{time:.6}")).unwrap_or_default();
         let mut line = Map::new();
         line.insert("timestamp".into(), timestamp.into());
         line.insert("level".into(), self.level.as_str().into());
@@ -197,24 +175,14 @@ impl Record {
         if let Some(span) = &self.span {
             line.insert("trace_id".into(), span.trace_id().to_string().into());
             line.insert("span_id".into(), span.span_id().to_string().into());
-            line.insert(
-                "trace_flags".into(),
-                format!("{:02x}", span.trace_flags()).into(),
-            );
-            line.insert(
-                "xray_trace_id".into(),
-                xray_trace_id(span.trace_id()).into(),
-            );
+            line.insert("trace_flags".into(), format!("{:02x}", span.trace_flags()).into());
+            line.insert("xray_trace_id".into(), xray_trace_id(span.trace_id()).into());
         }
         if let Some(id) = &self.aws_request_id {
             line.insert("aws_request_id".into(), id.as_str().into());
         }
         for (name, value) in &self.fields {
-            let name = if RESERVED.contains(&name.as_str()) {
-                format!("field.{name}")
-            } else {
-                name.clone()
-            };
+            let name = if RESERVED.contains(&name.as_str()) { format!("field.{name}") } else { name.clone() };
             line.insert(name, value.clone());
         }
         Value::Object(line).to_string()
@@ -264,14 +232,9 @@ fn any_value(value: Value) -> Option<AnyValue> {
             None => AnyValue::Double(number.as_f64()?),
         },
         Value::String(text) => AnyValue::String(text.into()),
-        Value::Array(items) => {
-            AnyValue::ListAny(Box::new(items.into_iter().filter_map(any_value).collect()))
-        }
+        Value::Array(items) => AnyValue::ListAny(Box::new(items.into_iter().filter_map(any_value).collect())),
         Value::Object(entries) => AnyValue::Map(Box::new(
-            entries
-                .into_iter()
-                .filter_map(|(key, value)| Some((Key::from(key), any_value(value)?)))
-                .collect(),
+            entries.into_iter().filter_map(|(key, value)| Some((Key::from(key), any_value(value)?))).collect(),
         )),
     })
 }
@@ -315,11 +278,7 @@ mod tests {
     fn a_line_inside_a_span_carries_all_forms_of_its_ids() {
         let logger = logger();
         let _in_span = span().with_value(AwsRequestId("r-1".into())).attach();
-        logger.info(
-            "files",
-            "Hello",
-            fields! { "headers": json!({ "accept": "*/*" }) },
-        );
+        logger.info("files", "Hello", fields! { "headers": json!({ "accept": "*/*" }) });
         let line = line(&logger);
         assert_eq!(line["trace_id"], "63dd96301f7ec6c948e660f220ef3c92");
         assert_eq!(line["span_id"], "53995c3f42cd8ad8");
@@ -336,13 +295,7 @@ mod tests {
         let logger = logger();
         logger.warn("files", "Starting", Fields::new());
         let line = line(&logger);
-        for name in [
-            "trace_id",
-            "span_id",
-            "trace_flags",
-            "xray_trace_id",
-            "aws_request_id",
-        ] {
+        for name in ["trace_id", "span_id", "trace_flags", "xray_trace_id", "aws_request_id"] {
             assert!(line.get(name).is_none(), "{name}");
         }
     }
@@ -359,11 +312,7 @@ mod tests {
     #[test]
     fn a_field_cannot_overwrite_what_the_line_says_of_itself() {
         let logger = logger();
-        logger.info(
-            "files",
-            "true message",
-            fields! { "message": "forged", "trace_id": "0" },
-        );
+        logger.info("files", "true message", fields! { "message": "forged", "trace_id": "0" });
         let line = line(&logger);
         assert_eq!(line["message"], "true message");
         assert_eq!(line["field.message"], "forged");
@@ -393,14 +342,6 @@ mod tests {
         let AnyValue::ListAny(list) = &map[&Key::from("a")] else {
             panic!("no list");
         };
-        assert_eq!(
-            **list,
-            [
-                AnyValue::Int(1),
-                AnyValue::Double(1.5),
-                true.into(),
-                "x".into()
-            ]
-        );
+        assert_eq!(**list, [AnyValue::Int(1), AnyValue::Double(1.5), true.into(), "x".into()]);
     }
 }

@@ -115,15 +115,10 @@ impl Telemetry {
     /// # Errors
     /// When an exporter cannot be made of its settings. A collector that cannot be reached is no
     /// error: exports fail later, with a line on stdout.
-    pub fn start(
-        settings: &TelemetrySettings,
-        level: Level,
-        resource: Resource,
-    ) -> Result<Self, TelemetryError> {
+    pub fn start(settings: &TelemetrySettings, level: Level, resource: Resource) -> Result<Self, TelemetryError> {
         let mut parts = Parts::new(resource);
         let mut connections = None;
-        let exports =
-            settings.traces.is_some() || settings.logs.is_some() || settings.metrics.is_some();
+        let exports = settings.traces.is_some() || settings.logs.is_some() || settings.metrics.is_some();
         if exports && !settings.disabled {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
@@ -132,20 +127,14 @@ impl Telemetry {
                 .build()?;
             let handle = runtime.handle();
             if let Some(export) = &settings.traces {
-                parts.traces = parts
-                    .traces
-                    .with_batch_exporter(exporters::spans(export, handle)?);
+                parts.traces = parts.traces.with_batch_exporter(exporters::spans(export, handle)?);
             }
             if let Some(export) = &settings.logs {
-                parts.logs = parts
-                    .logs
-                    .with_batch_exporter(exporters::logs(export, handle)?);
+                parts.logs = parts.logs.with_batch_exporter(exporters::logs(export, handle)?);
             }
             if let Some(export) = &settings.metrics {
                 let exporter = exporters::metrics(export, settings.temporality, handle)?;
-                parts.metrics = parts
-                    .metrics
-                    .with_reader(PeriodicReader::builder(exporter).build());
+                parts.metrics = parts.metrics.with_reader(PeriodicReader::builder(exporter).build());
             }
             connections = Some(runtime);
         }
@@ -160,11 +149,7 @@ impl Telemetry {
     pub fn in_memory(settings: &TelemetrySettings, parts: Parts) -> Self {
         let logger = |logs: &SdkLoggerProvider| {
             let otlp = (!settings.disabled).then(|| logs.logger_with_scope(scope()));
-            Ok::<_, std::convert::Infallible>(Logger::memory(
-                &settings.service_name,
-                Level::INFO,
-                otlp,
-            ))
+            Ok::<_, std::convert::Infallible>(Logger::memory(&settings.service_name, Level::INFO, otlp))
         };
         match Self::assemble(settings, parts, None, logger) {
             Ok(telemetry) => telemetry,
@@ -178,11 +163,8 @@ impl Telemetry {
         connections: Option<Runtime>,
         logger: impl FnOnce(&SdkLoggerProvider) -> Result<Logger, E>,
     ) -> Result<Self, E> {
-        let traces = parts
-            .traces
-            .with_id_generator(Ids::new(settings.trace_ids))
-            .with_sampler(settings.sampler.clone())
-            .build();
+        let traces =
+            parts.traces.with_id_generator(Ids::new(settings.trace_ids)).with_sampler(settings.sampler.clone()).build();
         let logs = parts.logs.build();
         let metrics = parts.metrics.build();
         Ok(Self {
@@ -221,9 +203,7 @@ impl Telemetry {
         };
         let start = || tracer.build_with_context(span, parent);
         let span = match parent.get::<RootTrace>() {
-            Some(root) if !parent.span().span_context().is_valid() => {
-                with_trace_id(root.trace_id, start)
-            }
+            Some(root) if !parent.span().span_context().is_valid() => with_trace_id(root.trace_id, start),
             _ => start(),
         };
         parent.with_span(span)
@@ -231,14 +211,12 @@ impl Telemetry {
 
     /// The caller's context according to the configured propagators, on top of `context`.
     pub fn extract(&self, context: &Context, headers: &HeaderMap) -> Context {
-        self.propagator
-            .extract_with_context(context, &HeaderExtractor(headers))
+        self.propagator.extract_with_context(context, &HeaderExtractor(headers))
     }
 
     /// Puts `context` into outgoing headers according to the configured propagators.
     pub fn inject(&self, context: &Context, headers: &mut HeaderMap) {
-        self.propagator
-            .inject_context(context, &mut HeaderInjector(headers));
+        self.propagator.inject_context(context, &mut HeaderInjector(headers));
     }
 
     /// Exports all that is finished: spans, log records and metrics, side by side. Takes no longer
@@ -286,12 +264,7 @@ impl Telemetry {
         .await;
     }
 
-    async fn all(
-        &self,
-        what: &'static str,
-        limit: Option<Duration>,
-        actions: impl FnOnce(&Providers) -> [Action; 3],
-    ) {
+    async fn all(&self, what: &'static str, limit: Option<Duration>, actions: impl FnOnce(&Providers) -> [Action; 3]) {
         let timeout = self.providers.flush_timeout;
         let timeout = limit.map_or(timeout, |limit| limit.min(timeout));
         let running = actions(&self.providers).map(tokio::task::spawn_blocking);

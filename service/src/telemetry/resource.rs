@@ -6,9 +6,8 @@ use opentelemetry_sdk::{
     resource::{ResourceDetector, TelemetryResourceDetector},
 };
 use opentelemetry_semantic_conventions::resource::{
-    CLOUD_PLATFORM, CLOUD_PROVIDER, CLOUD_REGION, DEPLOYMENT_ENVIRONMENT_NAME, FAAS_INSTANCE,
-    FAAS_MAX_MEMORY, FAAS_NAME, FAAS_VERSION, PROCESS_PID, SERVICE_INSTANCE_ID, SERVICE_NAME,
-    SERVICE_VERSION,
+    CLOUD_PLATFORM, CLOUD_PROVIDER, CLOUD_REGION, DEPLOYMENT_ENVIRONMENT_NAME, FAAS_INSTANCE, FAAS_MAX_MEMORY,
+    FAAS_NAME, FAAS_VERSION, PROCESS_PID, SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION,
 };
 use uuid::Uuid;
 
@@ -34,36 +33,16 @@ pub fn of_this_process(settings: &Settings) -> Resource {
             KeyValue::new(FAAS_VERSION, function.version.clone()),
             KeyValue::new(FAAS_MAX_MEMORY, function.memory_bytes),
         ]);
-        attributes.extend(
-            function
-                .region
-                .clone()
-                .map(|region| KeyValue::new(CLOUD_REGION, region)),
-        );
-        attributes.extend(
-            function
-                .log_stream
-                .clone()
-                .map(|stream| KeyValue::new(FAAS_INSTANCE, stream)),
-        );
+        attributes.extend(function.region.clone().map(|region| KeyValue::new(CLOUD_REGION, region)));
+        attributes.extend(function.log_stream.clone().map(|stream| KeyValue::new(FAAS_INSTANCE, stream)));
     }
     attributes.extend(
-        settings
-            .telemetry
-            .resource_attributes
-            .iter()
-            .map(|(key, value)| KeyValue::new(key.clone(), value.clone())),
+        settings.telemetry.resource_attributes.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())),
     );
-    attributes.push(KeyValue::new(
-        SERVICE_NAME,
-        settings.telemetry.service_name.clone(),
-    ));
+    attributes.push(KeyValue::new(SERVICE_NAME, settings.telemetry.service_name.clone()));
     let sdk = TelemetryResourceDetector.detect();
     Resource::builder_empty()
-        .with_attributes(
-            sdk.iter()
-                .map(|(key, value)| KeyValue::new(key.clone(), value.clone())),
-        )
+        .with_attributes(sdk.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())))
         .with_attributes(attributes)
         .build()
 }
@@ -79,29 +58,20 @@ mod tests {
     }
 
     fn value(resource: &Resource, key: &'static str) -> String {
-        resource
-            .get(&Key::from_static_str(key))
-            .map(|value| value.to_string())
-            .unwrap_or_default()
+        resource.get(&Key::from_static_str(key)).map(|value| value.to_string()).unwrap_or_default()
     }
 
     #[test]
     fn the_environment_overrides_what_the_service_knows() {
         let resource = resource(&[
-            (
-                "OTEL_RESOURCE_ATTRIBUTES",
-                "service.version=9,team=files,service.name=lost",
-            ),
+            ("OTEL_RESOURCE_ATTRIBUTES", "service.version=9,team=files,service.name=lost"),
             ("OTEL_SERVICE_NAME", "mine"),
             ("ENVIRONMENT", "production"),
         ]);
         assert_eq!(value(&resource, "service.version"), "9");
         assert_eq!(value(&resource, "team"), "files");
         assert_eq!(value(&resource, "service.name"), "mine");
-        assert_eq!(
-            value(&resource, "deployment.environment.name"),
-            "production"
-        );
+        assert_eq!(value(&resource, "deployment.environment.name"), "production");
         assert_eq!(value(&resource, "telemetry.sdk.language"), "rust");
     }
 
@@ -109,10 +79,7 @@ mod tests {
     fn two_processes_would_never_share_an_instance_id() {
         let id = || value(&resource(&[]), "service.instance.id");
         assert_ne!(id(), id());
-        assert_eq!(
-            value(&resource(&[]), "process.pid"),
-            std::process::id().to_string()
-        );
+        assert_eq!(value(&resource(&[]), "process.pid"), std::process::id().to_string());
     }
 
     #[test]

@@ -44,18 +44,15 @@ impl ServiceSampler {
         if !parent.is_valid() {
             return context.get::<RootTrace>().and_then(|root| root.sampled);
         }
-        let deferred = parent.is_remote()
-            && context.get::<DeferredSampling>() == Some(&DeferredSampling(parent.span_id()));
+        let deferred =
+            parent.is_remote() && context.get::<DeferredSampling>() == Some(&DeferredSampling(parent.span_id()));
         (!deferred).then(|| parent.is_sampled())
     }
 }
 
 impl Default for ServiceSampler {
     fn default() -> Self {
-        Self {
-            root: Sampler::AlwaysOn,
-            parent_based: true,
-        }
+        Self { root: Sampler::AlwaysOn, parent_based: true }
     }
 }
 
@@ -72,24 +69,12 @@ impl ShouldSample for ServiceSampler {
         let decided = parent_context.and_then(|context| self.callers_decision(context));
         match decided {
             Some(sampled) => SamplingResult {
-                decision: if sampled {
-                    SamplingDecision::RecordAndSample
-                } else {
-                    SamplingDecision::Drop
-                },
+                decision: if sampled { SamplingDecision::RecordAndSample } else { SamplingDecision::Drop },
                 attributes: Vec::new(),
-                trace_state: parent_context.map_or_else(TraceState::default, |context| {
-                    context.span().span_context().trace_state().clone()
-                }),
+                trace_state: parent_context
+                    .map_or_else(TraceState::default, |context| context.span().span_context().trace_state().clone()),
             },
-            None => self.root.should_sample(
-                parent_context,
-                trace_id,
-                name,
-                span_kind,
-                attributes,
-                links,
-            ),
+            None => self.root.should_sample(parent_context, trace_id, name, span_kind, attributes, links),
         }
     }
 }
@@ -100,22 +85,12 @@ mod tests {
     use opentelemetry::trace::{SpanContext, SpanId, TraceFlags};
 
     fn decide(sampler: &ServiceSampler, context: &Context) -> bool {
-        let result = sampler.should_sample(
-            Some(context),
-            TraceId::from(1),
-            "",
-            &SpanKind::Server,
-            &[],
-            &[],
-        );
+        let result = sampler.should_sample(Some(context), TraceId::from(1), "", &SpanKind::Server, &[], &[]);
         result.decision == SamplingDecision::RecordAndSample
     }
 
     fn root(sampled: Option<bool>) -> Context {
-        Context::new().with_value(RootTrace {
-            trace_id: TraceId::from(1),
-            sampled,
-        })
+        Context::new().with_value(RootTrace { trace_id: TraceId::from(1), sampled })
     }
 
     fn remote(flags: TraceFlags) -> Context {

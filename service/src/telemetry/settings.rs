@@ -104,9 +104,7 @@ impl TelemetrySettings {
         let export = |signal, problems: &mut Problems| export(env, signal, problems);
         let timeout = duration(env, "OTEL_EXPORTER_OTLP_TIMEOUT", problems);
         Self {
-            disabled: env
-                .get("OTEL_SDK_DISABLED")
-                .is_some_and(|value| value.eq_ignore_ascii_case("true")),
+            disabled: env.get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")),
             service_name: service_name(env),
             resource_attributes: resource_attributes(env, problems),
             traces: export(Signal::Traces, problems),
@@ -142,11 +140,7 @@ fn resource_attributes(env: &Environment, problems: &mut Problems) -> Vec<(Strin
 
 /// `key=value,key=value`, percent-decoded.
 fn key_values(env: &Environment, name: &str, problems: &mut Problems) -> Vec<(String, String)> {
-    let decode = |text: &str| {
-        percent_decode_str(text.trim())
-            .decode_utf8_lossy()
-            .into_owned()
-    };
+    let decode = |text: &str| percent_decode_str(text.trim()).decode_utf8_lossy().into_owned();
     let mut pairs = Vec::new();
     for pair in env.get(name).unwrap_or_default().split(',') {
         match pair.split_once('=') {
@@ -161,11 +155,7 @@ fn key_values(env: &Environment, name: &str, problems: &mut Problems) -> Vec<(St
 }
 
 fn propagators(env: &Environment, on_lambda: bool, problems: &mut Problems) -> Vec<Propagator> {
-    let default = if on_lambda {
-        "tracecontext,baggage,xray-lambda"
-    } else {
-        "tracecontext,baggage"
-    };
+    let default = if on_lambda { "tracecontext,baggage,xray-lambda" } else { "tracecontext,baggage" };
     let mut chosen = Vec::new();
     for name in env.get("OTEL_PROPAGATORS").unwrap_or(default).split(',') {
         let name = name.trim();
@@ -187,10 +177,7 @@ fn trace_ids(env: &Environment, problems: &mut Problems) -> TraceIdKind {
         None | Some("random") => TraceIdKind::Random,
         Some("xray") => TraceIdKind::Xray,
         Some(other) => {
-            problems.add(
-                "TRACE_ID_GENERATOR",
-                format!("`{other}` is neither random nor xray"),
-            );
+            problems.add("TRACE_ID_GENERATOR", format!("`{other}` is neither random nor xray"));
             TraceIdKind::Random
         }
     }
@@ -221,10 +208,7 @@ fn temporality(env: &Environment, problems: &mut Problems) -> Temporality {
         Some("delta") => Temporality::Delta,
         Some("lowmemory") => Temporality::LowMemory,
         Some(other) => {
-            problems.add(
-                name,
-                format!("`{other}` is none of cumulative, delta and lowmemory"),
-            );
+            problems.add(name, format!("`{other}` is none of cumulative, delta and lowmemory"));
             Temporality::Cumulative
         }
     }
@@ -244,12 +228,9 @@ fn duration(env: &Environment, name: &str, problems: &mut Problems) -> Option<Du
 /// Reads `OTEL_EXPORTER_OTLP_<SIGNAL>_<OPTION>`, else `OTEL_EXPORTER_OTLP_<OPTION>`; gives the
 /// name that was found.
 fn option_name(env: &Environment, signal: Signal, option: &str) -> Option<String> {
-    [
-        format!("OTEL_EXPORTER_OTLP_{}_{option}", signal.name()),
-        format!("OTEL_EXPORTER_OTLP_{option}"),
-    ]
-    .into_iter()
-    .find(|name| env.get(name).is_some())
+    [format!("OTEL_EXPORTER_OTLP_{}_{option}", signal.name()), format!("OTEL_EXPORTER_OTLP_{option}")]
+        .into_iter()
+        .find(|name| env.get(name).is_some())
 }
 
 fn export(env: &Environment, signal: Signal, problems: &mut Problems) -> Option<OtlpExport> {
@@ -291,10 +272,7 @@ fn protocol(env: &Environment, signal: Signal, problems: &mut Problems) -> OtlpP
         "http/protobuf" => OtlpProtocol::HttpProtobuf,
         "http/json" => OtlpProtocol::HttpJson,
         other => {
-            problems.add(
-                &name,
-                format!("`{other}` is none of grpc, http/protobuf and http/json"),
-            );
+            problems.add(&name, format!("`{other}` is none of grpc, http/protobuf and http/json"));
             OtlpProtocol::HttpProtobuf
         }
     }
@@ -313,12 +291,7 @@ fn compression(env: &Environment, signal: Signal, problems: &mut Problems) -> Op
 }
 
 /// A base URL gets the signal's path over HTTP; a URL for one signal is taken as it is.
-fn endpoint(
-    env: &Environment,
-    signal: Signal,
-    protocol: OtlpProtocol,
-    problems: &mut Problems,
-) -> String {
+fn endpoint(env: &Environment, signal: Signal, protocol: OtlpProtocol, problems: &mut Problems) -> String {
     let own = format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", signal.name());
     let base = "OTEL_EXPORTER_OTLP_ENDPOINT";
     let default = match protocol {
@@ -347,8 +320,7 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> (TelemetrySettings, Vec<String>) {
         let mut problems = Problems::default();
-        let settings =
-            TelemetrySettings::from_environment(&Environment::of(pairs), false, &mut problems);
+        let settings = TelemetrySettings::from_environment(&Environment::of(pairs), false, &mut problems);
         (settings, problems.into_messages())
     }
 
@@ -361,10 +333,7 @@ mod tests {
     #[test]
     fn nothing_is_exported_unless_somebody_asks() {
         let settings = accepted(&[]);
-        assert_eq!(
-            (settings.traces, settings.logs, settings.metrics),
-            (None, None, None)
-        );
+        assert_eq!((settings.traces, settings.logs, settings.metrics), (None, None, None));
     }
 
     #[test]
@@ -373,20 +342,14 @@ mod tests {
         let url = |export: Option<OtlpExport>| export.unwrap().endpoint;
         assert_eq!(url(settings.traces), "http://collector:4318/base/v1/traces");
         assert_eq!(url(settings.logs), "http://collector:4318/base/v1/logs");
-        assert_eq!(
-            url(settings.metrics),
-            "http://collector:4318/base/v1/metrics"
-        );
+        assert_eq!(url(settings.metrics), "http://collector:4318/base/v1/metrics");
     }
 
     #[test]
     fn a_signals_own_variable_beats_the_general_one() {
         let settings = accepted(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
-            (
-                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-                "http://traces:1/as-is",
-            ),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:1/as-is"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "grpc"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "X-Team=a%20b,x=1"),
@@ -401,18 +364,13 @@ mod tests {
         let logs = settings.logs.unwrap();
         assert_eq!(logs.protocol, OtlpProtocol::Grpc);
         assert_eq!(logs.endpoint, "http://collector:4318");
-        assert_eq!(
-            settings.metrics.unwrap().timeout,
-            Duration::from_millis(250)
-        );
+        assert_eq!(settings.metrics.unwrap().timeout, Duration::from_millis(250));
     }
 
     #[test]
     fn an_exporter_of_none_switches_one_signal_off() {
-        let settings = accepted(&[
-            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
-            ("OTEL_LOGS_EXPORTER", "none"),
-        ]);
+        let settings =
+            accepted(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"), ("OTEL_LOGS_EXPORTER", "none")]);
         assert!(settings.traces.is_some());
         assert!(settings.logs.is_none());
     }
@@ -420,16 +378,10 @@ mod tests {
     #[test]
     fn the_service_name_has_the_documented_order() {
         assert_eq!(accepted(&[]).service_name, "serverless-axum");
-        let attributes = (
-            "OTEL_RESOURCE_ATTRIBUTES",
-            "service.name=from-resource,team=a%2Cb",
-        );
+        let attributes = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=from-resource,team=a%2Cb");
         let settings = accepted(&[attributes]);
         assert_eq!(settings.service_name, "from-resource");
-        assert_eq!(
-            settings.resource_attributes[1],
-            ("team".into(), "a,b".into())
-        );
+        assert_eq!(settings.resource_attributes[1], ("team".into(), "a,b".into()));
         let both = accepted(&[attributes, ("OTEL_SERVICE_NAME", "mine")]);
         assert_eq!(both.service_name, "mine");
     }
@@ -459,10 +411,7 @@ mod tests {
             ("OTEL_RESOURCE_ATTRIBUTES", "novalue"),
             ("TRACE_ID_GENERATOR", "dice"),
             ("TELEMETRY_FLUSH_TIMEOUT", "-1"),
-            (
-                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
-                "eternal",
-            ),
+            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "eternal"),
         ]);
         for name in [
             "OTEL_TRACES_EXPORTER",
@@ -479,9 +428,7 @@ mod tests {
             "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
         ] {
             assert!(
-                problems
-                    .iter()
-                    .any(|problem| problem.starts_with(&format!("{name}: "))),
+                problems.iter().any(|problem| problem.starts_with(&format!("{name}: "))),
                 "{name} is missing in {problems:#?}"
             );
         }

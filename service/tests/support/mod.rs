@@ -51,10 +51,7 @@ impl Answer {
 pub async fn read(response: Response<Body>) -> Answer {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
-    Answer {
-        response: Response::from_parts(parts, ()),
-        body,
-    }
+    Answer { response: Response::from_parts(parts, ()), body }
 }
 
 impl Service {
@@ -67,14 +64,7 @@ impl Service {
         parts.metrics = parts.metrics.with_periodic_exporter(Clone::clone(&metrics));
         let telemetry = Telemetry::in_memory(&settings.telemetry, parts);
         let state = AppState::new(&settings, telemetry.clone()).unwrap();
-        Self {
-            app: app(state),
-            telemetry,
-            settings,
-            spans,
-            logs,
-            metrics,
-        }
+        Self { app: app(state), telemetry, settings, spans, logs, metrics }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
@@ -86,10 +76,7 @@ impl Service {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if !headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
-        {
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             request = request.header("host", "127.0.0.1:28000");
         }
         self.send(request.body(Body::empty()).unwrap()).await
@@ -106,26 +93,18 @@ impl Service {
     pub fn span(&self, name: &str) -> SpanData {
         let spans = self.finished();
         let names: Vec<_> = spans.iter().map(|span| span.name.clone()).collect();
-        spans
-            .into_iter()
-            .find(|span| span.name == name)
-            .unwrap_or_else(|| panic!("no span {name} in {names:?}"))
+        spans.into_iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no span {name} in {names:?}"))
     }
 
     pub fn lines(&self) -> Vec<Value> {
         let lines = self.telemetry.logger().lines();
-        lines
-            .iter()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     pub fn line(&self, message: &str) -> Value {
         let lines = self.lines();
         let found = lines.iter().find(|line| line["message"] == message);
-        found
-            .unwrap_or_else(|| panic!("no line {message:?} in {lines:#?}"))
-            .clone()
+        found.unwrap_or_else(|| panic!("no line {message:?} in {lines:#?}")).clone()
     }
 }
 

@@ -36,11 +36,7 @@ impl Process {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self {
-            child,
-            lines,
-            seen: Vec::new(),
-        }
+        Self { child, lines, seen: Vec::new() }
     }
 
     /// The next line; `None` when every process that writes here is gone.
@@ -64,11 +60,7 @@ impl Process {
     /// Waits until it listens; gives its URL.
     pub async fn url(&mut self) -> String {
         let line = self.line("Listening").await;
-        format!(
-            "http://{}:{}",
-            line["address"].as_str().unwrap(),
-            line["port"]
-        )
+        format!("http://{}:{}", line["address"].as_str().unwrap(), line["port"])
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -51,9 +51,7 @@ impl Received {
     pub fn span(&self, name: &str) -> &Span {
         let names: Vec<_> = self.spans.iter().map(|(_, span)| &span.name).collect();
         let found = self.spans.iter().find(|(_, span)| span.name == name);
-        &found
-            .unwrap_or_else(|| panic!("no span {name} in {names:?}"))
-            .1
+        &found.unwrap_or_else(|| panic!("no span {name} in {names:?}")).1
     }
 }
 
@@ -69,11 +67,7 @@ impl Receiver {
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
-        let receiver = Self {
-            received: Arc::new(watch::Sender::default()),
-            http: url(&http),
-            grpc: url(&grpc),
-        };
+        let receiver = Self { received: Arc::new(watch::Sender::default()), http: url(&http), grpc: url(&grpc) };
         let app = Router::new()
             .route("/v1/traces", post(traces))
             .route("/v1/logs", post(logs))
@@ -96,23 +90,14 @@ impl Receiver {
 
     /// Waits until enough was received.
     pub async fn until(&self, enough: impl FnMut(&Received) -> bool) -> Received {
-        self.received
-            .subscribe()
-            .wait_for(enough)
-            .await
-            .unwrap()
-            .clone()
+        self.received.subscribe().wait_for(enough).await.unwrap().clone()
     }
 
     fn add_traces(&self, request: ExportTraceServiceRequest) {
         self.received.send_modify(|received| {
             for resource in request.resource_spans {
                 let owner = resource.resource.unwrap_or_default();
-                for span in resource
-                    .scope_spans
-                    .into_iter()
-                    .flat_map(|scope| scope.spans)
-                {
+                for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
                     received.spans.push((owner.clone(), span));
                 }
             }
@@ -123,11 +108,7 @@ impl Receiver {
         self.received.send_modify(|received| {
             for resource in request.resource_logs {
                 let owner = resource.resource.unwrap_or_default();
-                for record in resource
-                    .scope_logs
-                    .into_iter()
-                    .flat_map(|scope| scope.log_records)
-                {
+                for record in resource.scope_logs.into_iter().flat_map(|scope| scope.log_records) {
                     received.logs.push((owner.clone(), record));
                 }
             }
@@ -137,38 +118,22 @@ impl Receiver {
     fn add_metrics(&self, request: ExportMetricsServiceRequest) {
         self.received.send_modify(|received| {
             for resource in request.resource_metrics {
-                for metric in resource
-                    .scope_metrics
-                    .into_iter()
-                    .flat_map(|scope| scope.metrics)
-                {
+                for metric in resource.scope_metrics.into_iter().flat_map(|scope| scope.metrics) {
                     received.metrics.push(metric.name);
                 }
             }
         });
     }
 
-    fn decode<T: prost::Message + Default + DeserializeOwned>(
-        &self,
-        headers: &HeaderMap,
-        body: &Bytes,
-    ) -> T {
-        let header = |name: &str| {
-            headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
-                .to_owned()
-        };
+    fn decode<T: prost::Message + Default + DeserializeOwned>(&self, headers: &HeaderMap, body: &Bytes) -> T {
+        let header =
+            |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
         let (kind, encoding) = (header("content-type"), header("content-encoding"));
-        self.received
-            .send_modify(|received| received.http.push(format!("{kind} {encoding}")));
+        self.received.send_modify(|received| received.http.push(format!("{kind} {encoding}")));
         let mut plain = body.to_vec();
         if encoding == "gzip" {
             plain.clear();
-            flate2::read::GzDecoder::new(&body[..])
-                .read_to_end(&mut plain)
-                .unwrap();
+            flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
         }
         if kind == "application/json" {
             serde_json::from_slice(&plain).unwrap()
@@ -203,10 +168,7 @@ type Exported<T> = Result<tonic::Response<T>, tonic::Status>;
 
 #[tonic::async_trait]
 impl TraceService for Receiver {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportTraceServiceRequest>,
-    ) -> Exported<ExportTraceServiceResponse> {
+    async fn export(&self, request: tonic::Request<ExportTraceServiceRequest>) -> Exported<ExportTraceServiceResponse> {
         self.add_traces(request.into_inner());
         Ok(tonic::Response::new(Default::default()))
     }
@@ -214,10 +176,7 @@ impl TraceService for Receiver {
 
 #[tonic::async_trait]
 impl LogsService for Receiver {
-    async fn export(
-        &self,
-        request: tonic::Request<ExportLogsServiceRequest>,
-    ) -> Exported<ExportLogsServiceResponse> {
+    async fn export(&self, request: tonic::Request<ExportLogsServiceRequest>) -> Exported<ExportLogsServiceResponse> {
         self.add_logs(request.into_inner());
         Ok(tonic::Response::new(Default::default()))
     }
@@ -238,9 +197,7 @@ impl MetricsService for Receiver {
 pub fn value(attributes: &[KeyValue], key: &str) -> Value {
     let found = attributes.iter().find(|attribute| attribute.key == key);
     match found.and_then(|attribute| attribute.value.clone()) {
-        Some(AnyValue {
-            value: Some(value), ..
-        }) => value,
+        Some(AnyValue { value: Some(value), .. }) => value,
         _ => panic!("no {key} in {attributes:#?}"),
     }
 }

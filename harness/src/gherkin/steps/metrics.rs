@@ -70,7 +70,9 @@ async fn total(world: &mut World, matcher: MetricMatcher, count: Option<u64>) ->
     world
         .scene()?
         .in_time(|capture| {
-            let total = matcher.total(capture.metrics()).map_err(|no_match| no_match.to_string())?;
+            let total = matcher
+                .total(capture.metrics())
+                .map_err(|no_match| format!("expected   {}\n{no_match}", no_match.expected))?;
             // Histograms count measurements; a counter's value is its sum.
             let found =
                 if total.count > total.series as u64 { total.count as f64 } else { total.sum.max(total.count as f64) };

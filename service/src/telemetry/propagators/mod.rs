@@ -66,10 +66,8 @@ mod tests {
     const XRAY: &str = "Root=1-63dd9630-1f7ec6c948e660f220ef3c92;Parent=53995c3f42cd8ad8;Sampled=1";
 
     fn trace_of(propagators: &[Propagator], headers: &[(&str, &str)]) -> String {
-        let carrier: HashMap<String, String> = headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
+        let carrier: HashMap<String, String> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         composite(propagators)
             .extract_with_context(&Context::new(), &carrier)
             .span()

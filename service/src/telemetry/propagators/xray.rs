@@ -55,11 +55,7 @@ impl XrayHeader {
                 _ => {}
             }
         }
-        root.map(|trace_id| Self {
-            trace_id,
-            parent,
-            sampled,
-        })
+        root.map(|trace_id| Self { trace_id, parent, sampled })
     }
 
     /// Puts the header's trace into `context`.
@@ -69,13 +65,8 @@ impl XrayHeader {
     fn apply(self, context: &Context) -> Context {
         match self.parent {
             Some(parent) => {
-                let flags = if self.sampled == Some(true) {
-                    TraceFlags::SAMPLED
-                } else {
-                    TraceFlags::default()
-                };
-                let remote =
-                    SpanContext::new(self.trace_id, parent, flags, true, TraceState::default());
+                let flags = if self.sampled == Some(true) { TraceFlags::SAMPLED } else { TraceFlags::default() };
+                let remote = SpanContext::new(self.trace_id, parent, flags, true, TraceState::default());
                 let context = context.with_remote_span_context(remote);
                 match self.sampled {
                     Some(_) => context,
@@ -83,10 +74,7 @@ impl XrayHeader {
                 }
             }
             None if context.span().span_context().is_valid() => context.clone(),
-            None => context.with_value(RootTrace {
-                trace_id: self.trace_id,
-                sampled: self.sampled,
-            }),
+            None => context.with_value(RootTrace { trace_id: self.trace_id, sampled: self.sampled }),
         }
     }
 }
@@ -149,15 +137,9 @@ impl TextMapPropagator for XrayPropagator {
 
     fn extract_with_context(&self, context: &Context, extractor: &dyn Extractor) -> Context {
         let carried = extractor.get(HEADER).and_then(XrayHeader::parse);
-        let runtime = context
-            .get::<RuntimeTraceHeader>()
-            .and_then(|header| XrayHeader::parse(&header.0));
+        let runtime = context.get::<RuntimeTraceHeader>().and_then(|header| XrayHeader::parse(&header.0));
         let chosen = match (runtime, carried) {
-            (Some(runtime), Some(carried))
-                if runtime.parent.is_none() && carried.parent.is_some() =>
-            {
-                Some(carried)
-            }
+            (Some(runtime), Some(carried)) if runtime.parent.is_none() && carried.parent.is_some() => Some(carried),
             (runtime, carried) => runtime.or(carried),
         };
         chosen.map_or_else(|| context.clone(), |header| header.apply(context))
@@ -185,9 +167,7 @@ impl TextMapPropagator for XrayLambdaPropagator {
         if context.span().span_context().is_valid() {
             return carried;
         }
-        let runtime = context
-            .get::<RuntimeTraceHeader>()
-            .and_then(|header| XrayHeader::parse(&header.0));
+        let runtime = context.get::<RuntimeTraceHeader>().and_then(|header| XrayHeader::parse(&header.0));
         runtime.map_or(carried.clone(), |header| header.apply(&carried))
     }
 
@@ -270,65 +250,45 @@ mod tests {
     fn a_root_without_parent_leaves_an_earlier_parent_alone() {
         let earlier = remote("4bf92f3577b34da6a3ce929d0e0e4736");
         let context = XrayPropagator.extract_with_context(&earlier, &carrier(ROOT));
-        assert_eq!(
-            context.span().span_context().trace_id(),
-            trace("4bf92f3577b34da6a3ce929d0e0e4736")
-        );
+        assert_eq!(context.span().span_context().trace_id(), trace("4bf92f3577b34da6a3ce929d0e0e4736"));
     }
 
     #[test]
     fn garbage_leaves_the_earlier_context_alone() {
         let earlier = remote("4bf92f3577b34da6a3ce929d0e0e4736");
         let context = XrayPropagator.extract_with_context(&earlier, &carrier("Root=nonsense"));
-        assert_eq!(
-            context.span().span_context().trace_id(),
-            trace("4bf92f3577b34da6a3ce929d0e0e4736")
-        );
+        assert_eq!(context.span().span_context().trace_id(), trace("4bf92f3577b34da6a3ce929d0e0e4736"));
     }
 
     #[test]
     fn the_runtime_header_stands_for_the_events_with_both_propagators() {
         let runtime = "Root=1-63dd9631-aaaaaaaaaaaaaaaaaaaaaaaa;Parent=53995c3f42cd8ad8;Sampled=1";
         let context = Context::new().with_value(RuntimeTraceHeader(runtime.to_owned()));
-        for propagator in [
-            &XrayPropagator as &dyn TextMapPropagator,
-            &XrayLambdaPropagator,
-        ] {
+        for propagator in [&XrayPropagator as &dyn TextMapPropagator, &XrayLambdaPropagator] {
             let extracted = propagator.extract_with_context(&context, &carrier(ROOT));
-            assert_eq!(
-                extracted.span().span_context().trace_id(),
-                trace("63dd9631aaaaaaaaaaaaaaaaaaaaaaaa")
-            );
+            assert_eq!(extracted.span().span_context().trace_id(), trace("63dd9631aaaaaaaaaaaaaaaaaaaaaaaa"));
         }
     }
 
     #[test]
     fn the_events_header_is_used_when_the_runtime_has_none() {
         let header = format!("{ROOT};Parent=53995c3f42cd8ad8;Sampled=1");
-        let extracted =
-            XrayLambdaPropagator.extract_with_context(&Context::new(), &carrier(&header));
+        let extracted = XrayLambdaPropagator.extract_with_context(&Context::new(), &carrier(&header));
         assert_eq!(extracted.span().span_context().trace_id(), trace(TRACE));
     }
 
     #[test]
     fn xray_lambda_leaves_what_an_earlier_propagator_found() {
         let runtime = "Root=1-63dd9631-aaaaaaaaaaaaaaaaaaaaaaaa;Parent=53995c3f42cd8ad8;Sampled=1";
-        let context = remote("4bf92f3577b34da6a3ce929d0e0e4736")
-            .with_value(RuntimeTraceHeader(runtime.to_owned()));
+        let context = remote("4bf92f3577b34da6a3ce929d0e0e4736").with_value(RuntimeTraceHeader(runtime.to_owned()));
         let extracted = XrayLambdaPropagator.extract_with_context(&context, &HashMap::new());
-        assert_eq!(
-            extracted.span().span_context().trace_id(),
-            trace("4bf92f3577b34da6a3ce929d0e0e4736")
-        );
+        assert_eq!(extracted.span().span_context().trace_id(), trace("4bf92f3577b34da6a3ce929d0e0e4736"));
     }
 
     #[test]
     fn what_is_injected_can_be_extracted() {
         let mut headers = HashMap::new();
         XrayPropagator.inject_context(&remote(TRACE), &mut headers);
-        assert_eq!(
-            headers[HEADER],
-            format!("{ROOT};Parent=0000000000000007;Sampled=1")
-        );
+        assert_eq!(headers[HEADER], format!("{ROOT};Parent=0000000000000007;Sampled=1"));
     }
 }
