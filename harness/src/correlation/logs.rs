@@ -219,3 +219,6 @@ fn has_request_id(evidence: &RequestEvidence, request_id: &str) -> bool {
             && super::request::REQUEST_ID.iter().any(|key| span.attributes.str(key) == Some(request_id))
     })
 }
+
+#[cfg(test)]
+mod tests;

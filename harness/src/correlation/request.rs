@@ -441,7 +441,13 @@ impl<'a> Search<'a> {
                 None => arrived,
             };
             let lonely = named.is_none() || (own_trace && received.is_none());
+            // The spans of an unsampled request never come, so in a shared trace what names none that came is its own.
+            let unsampled = evidence.found_by == FoundBy::NotSampled
+                && own_trace
+                && received.is_none()
+                && (record.request_id.is_none() || own_request);
             let belongs = in_tree
+                || unsampled
                 || (own_trace && alone)
                 || own_request
                 || self.span_in_tree(evidence, record)
@@ -520,3 +526,6 @@ impl Trees {
         found
     }
 }
+
+#[cfg(test)]
+mod tests;
