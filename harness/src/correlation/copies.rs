@@ -42,7 +42,8 @@ impl fmt::Display for Disagreement {
 /// A message that was written many times is paired by its ids first, so that only what is left over disagrees. Lines
 /// of Lambda's tab form carry no ids and are left out. Ids that are absent and ids that are zero say the same.
 pub fn compare_copies<'a>(records: impl IntoIterator<Item = &'a Arc<LogRecord>>) -> Copies {
-    let mut by_message: HashMap<String, (Vec<Arc<LogRecord>>, Vec<Arc<LogRecord>>)> = HashMap::new();
+    type LinesAndOtlp = (Vec<Arc<LogRecord>>, Vec<Arc<LogRecord>>);
+    let mut by_message: HashMap<String, LinesAndOtlp> = HashMap::new();
     let mut order = Vec::new();
     for record in records {
         let tab = record.format == crate::telemetry::LineFormat::LambdaTab && record.trace_id.valid().is_none();

@@ -126,10 +126,10 @@ pub fn correlated(record: &LogRecord, evidence: &RequestEvidence) -> Result<(), 
             failures.push(Uncorrelated::NoIds { trace_id, span_id });
         }
         span_is_known_and_own(record, evidence, &mut failures);
-        if let (Some(found), Some(caller)) = (record.trace_id.valid(), evidence.told_traces.first()) {
-            if !evidence.told_traces.contains(&found) {
-                failures.push(Uncorrelated::OtherTrace { found, caller: *caller });
-            }
+        if let (Some(found), Some(caller)) = (record.trace_id.valid(), evidence.told_traces.first())
+            && !evidence.told_traces.contains(&found)
+        {
+            failures.push(Uncorrelated::OtherTrace { found, caller: *caller });
         }
     }
     if let Some((field, said, sent)) = other_content(record, evidence) {
@@ -219,3 +219,6 @@ fn has_request_id(evidence: &RequestEvidence, request_id: &str) -> bool {
             && super::request::REQUEST_ID.iter().any(|key| span.attributes.str(key) == Some(request_id))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -224,10 +224,10 @@ impl<'a> Search<'a> {
             .flat_map(|trace_id| self.entries_of(trace_id))
             .filter(|entry| !entry.contradicts() && (entry.request_id.is_some() || entry.user_agent.is_some()))
             .collect();
-        if let (Some(by), entries) = self.narrow(elsewhere) {
-            if !entries.is_empty() {
-                return (by, entries.into_iter().map(|entry| entry.span).collect());
-            }
+        if let (Some(by), entries) = self.narrow(elsewhere)
+            && !entries.is_empty()
+        {
+            return (by, entries.into_iter().map(|entry| entry.span).collect());
         }
         if self.caller.is_some_and(|caller| !caller.sampled) {
             return (FoundBy::NotSampled, Vec::new());
@@ -412,6 +412,7 @@ impl<'a> Search<'a> {
 
     fn records(&self, evidence: &mut RequestEvidence, traces: &[TraceId], shared: &HashSet<TraceId>) {
         let end = self.options.window_end.unwrap_or(self.delivery.answered.seq);
+        let tree: HashSet<SpanId> = evidence.trace.nodes().iter().map(|node| node.span.span_id).collect();
         for record in self.capture.logs() {
             if record.origin != LogOrigin::Otlp && self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw))
             {
@@ -441,10 +442,17 @@ impl<'a> Search<'a> {
                 None => arrived,
             };
             let lonely = named.is_none() || (own_trace && received.is_none());
+            // The spans of an unsampled request never come, so in a shared trace what names none that came is its own.
+            let unsampled = evidence.found_by == FoundBy::NotSampled
+                && own_trace
+                && received.is_none()
+                && (record.request_id.is_none() || own_request);
             let belongs = in_tree
+                || unsampled
                 || (own_trace && alone)
                 || own_request
-                || self.span_in_tree(evidence, record)
+                // With another trace id, or with none: the ids of one record do not agree.
+                || record.span_id.valid().is_some_and(|id| tree.contains(&id))
                 || self.mentions(record)
                 || (lonely && record.request_id.is_none() && when && self.options.exclusive);
             if belongs {
@@ -454,17 +462,12 @@ impl<'a> Search<'a> {
                 }
                 evidence.trace.attach(record.clone());
                 evidence.logs.push(record.clone());
-            } else if let (Some(trace_id), true) = (named, arrived && self.options.exclusive) {
-                if record.origin != LogOrigin::Otlp {
-                    evidence.strangers.push(Stranger::Record { record: record.clone(), trace_id });
-                }
+            } else if let (Some(trace_id), true) = (named, arrived && self.options.exclusive)
+                && record.origin != LogOrigin::Otlp
+            {
+                evidence.strangers.push(Stranger::Record { record: record.clone(), trace_id });
             }
         }
-    }
-
-    /// Whether a record names a span of the tree with another trace id, or with none.
-    fn span_in_tree(&self, evidence: &RequestEvidence, record: &LogRecord) -> bool {
-        record.span_id.valid().is_some_and(|id| evidence.trace.nodes().iter().any(|node| node.span.span_id == id))
     }
 
     fn mentions(&self, record: &LogRecord) -> bool {
@@ -497,10 +500,10 @@ impl Trees {
         let mut children: HashMap<SpanId, Vec<Arc<Span>>> = HashMap::new();
         let mut spans = HashMap::new();
         for span in all {
-            if spans.insert(span.span_id, Arc::clone(span)).is_none() {
-                if let Some(parent) = span.parent_span_id {
-                    children.entry(parent).or_default().push(Arc::clone(span));
-                }
+            if spans.insert(span.span_id, Arc::clone(span)).is_none()
+                && let Some(parent) = span.parent_span_id
+            {
+                children.entry(parent).or_default().push(Arc::clone(span));
             }
         }
         Self { children, spans }
@@ -520,3 +523,6 @@ impl Trees {
         found
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
+    capture::{Decoded, Encoding, ExportRequest, Signal, Store, Transport},
     stimulus::{Caller, ContextForm, Delivery, HttpResponse, Invocation},
     telemetry::*,
 };
@@ -90,4 +91,27 @@ pub(crate) fn invocation(request_id: &str) -> Invocation {
         runtime_parent: None,
         error: None,
     }
+}
+
+/// A store with these spans and records. Lines take the arrivals 3, 4, … in their order, after both exports.
+pub(crate) fn store(spans: Vec<Span>, records: Vec<LogRecord>) -> Store {
+    let store = Store::default();
+    let export = |signal, decoded| {
+        let request = ExportRequest {
+            signal,
+            transport: Transport::Http,
+            encoding: Encoding::Protobuf,
+            user_agent: String::new(),
+            body: Bytes::new(),
+            arrival: Arrival::default(),
+        };
+        store.add_export(request, decoded, Vec::new());
+    };
+    let (otlp, lines): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.origin == LogOrigin::Otlp);
+    export(Signal::Traces, Decoded::Spans(spans));
+    export(Signal::Logs, Decoded::Logs(otlp));
+    for line in lines {
+        store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..line }]);
+    }
+    store
 }

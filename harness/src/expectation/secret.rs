@@ -13,23 +13,26 @@ pub struct Canary {
     /// What it is: `authorization`, `cookie`, `query parameter token`.
     pub name: String,
     value: String,
+    escaped: String,
+    base64: Vec<String>,
 }
 
 impl Canary {
     /// A canary; `None` for a value so short that it would be found by chance (fewer than 6 bytes).
     pub fn new(name: impl Into<String>, value: impl Into<String>) -> Option<Self> {
         let value = value.into();
-        (value.len() >= 6).then(|| Self { name: name.into(), value })
+        if value.len() < 6 {
+            return None;
+        }
+        // A line is JSON, where a quote and a backslash are written with a backslash.
+        let quoted = serde_json::Value::from(value.as_str()).to_string();
+        let escaped = quoted[1..quoted.len() - 1].to_owned();
+        Some(Self { name: name.into(), base64: base64_forms(&value), escaped, value })
     }
 
     /// The form in which `text` holds this canary, if it does.
     pub fn found_in(&self, text: &str) -> Option<SecretForm> {
-        if text.contains(&self.value) {
-            return Some(SecretForm::Plain);
-        }
-        // A line is JSON, where a quote and a backslash are written with a backslash.
-        let escaped = serde_json::Value::from(self.value.as_str()).to_string();
-        if text.contains(&escaped[1..escaped.len() - 1]) {
+        if text.contains(&self.value) || text.contains(&self.escaped) {
             return Some(SecretForm::Plain);
         }
         if text.contains(['%', '+']) {
@@ -38,27 +41,27 @@ impl Canary {
                 return Some(SecretForm::PercentEncoded);
             }
         }
-        self.base64_forms().iter().any(|form| text.contains(form)).then_some(SecretForm::Base64)
+        self.base64.iter().any(|form| text.contains(form)).then_some(SecretForm::Base64)
     }
+}
 
-    /// What the value looks like inside base64, whichever of three positions it begins at (`Basic user:password`
-    /// puts any number of bytes before it); the digits that its neighbours share are left out.
-    fn base64_forms(&self) -> Vec<String> {
-        let mut forms = Vec::new();
-        for before in 0..3 {
-            let mut bytes = vec![0; before];
-            bytes.extend_from_slice(self.value.as_bytes());
-            let first = (before * 8).div_ceil(6);
-            let last = bytes.len() * 8 / 6;
-            for engine in [&general_purpose::STANDARD_NO_PAD, &general_purpose::URL_SAFE_NO_PAD] {
-                let encoded = engine.encode(&bytes);
-                if let Some(own) = encoded.get(first..last).filter(|own| !forms.iter().any(|form| form == own)) {
-                    forms.push(own.to_owned());
-                }
+/// What the value looks like inside base64, whichever of three positions it begins at (`Basic user:password`
+/// puts any number of bytes before it); the digits that its neighbours share are left out.
+fn base64_forms(value: &str) -> Vec<String> {
+    let mut forms = Vec::new();
+    for before in 0..3 {
+        let mut bytes = vec![0; before];
+        bytes.extend_from_slice(value.as_bytes());
+        let first = (before * 8).div_ceil(6);
+        let last = bytes.len() * 8 / 6;
+        for engine in [&general_purpose::STANDARD_NO_PAD, &general_purpose::URL_SAFE_NO_PAD] {
+            let encoded = engine.encode(&bytes);
+            if let Some(own) = encoded.get(first..last).filter(|own| !forms.iter().any(|form| form == own)) {
+                forms.push(own.to_owned());
             }
         }
-        forms
     }
+    forms
 }
 
 impl fmt::Debug for Canary {

@@ -13,12 +13,11 @@ pub(super) fn unix_nano(value: &Value) -> Option<u64> {
             // Some encoders write epoch numbers as strings. Short ones are more likely counts than times.
             text.trim().parse::<f64>().ok().filter(|number| *number >= 1e8).and_then(from_number)
         }
-        Value::Int(number) => u64::try_from(*number).ok().and_then(|number| {
+        Value::Int(number) => u64::try_from(*number).ok().filter(|number| *number > 0).and_then(|number| {
             let scale = match number {
-                0 => return None,
-                ..100_000_000_000 => 1_000_000_000,
-                ..100_000_000_000_000 => 1_000_000,
-                ..100_000_000_000_000_000 => 1_000,
+                ..=99_999_999_999 => 1_000_000_000,
+                100_000_000_000..=99_999_999_999_999 => 1_000_000,
+                100_000_000_000_000..=99_999_999_999_999_999 => 1_000,
                 _ => 1,
             };
             number.checked_mul(scale)

@@ -1,0 +1,187 @@
+use super::*;
+use crate::{
+    correlation::samples::*,
+    telemetry::{IdClaim, LineFormat, Span},
+};
+
+fn server(id: u64, parent: Option<u64>, attributes: &[(&str, Value)]) -> Span {
+    with(span(id, parent, "GET /files/{path}"), SpanKind::Server, attributes)
+}
+
+fn mark() -> Value {
+    "tracegate-mark-1".into()
+}
+
+fn find(spans: Vec<Span>, records: Vec<LogRecord>, delivery: &Delivery, options: Options<'_>) -> RequestEvidence {
+    store(spans, records).look(|capture| request(capture, delivery, options))
+}
+
+fn found(spans: Vec<Span>, delivery: &Delivery) -> RequestEvidence {
+    find(spans, Vec::new(), delivery, Options::default())
+}
+
+fn alone() -> Options<'static> {
+    Options { window_end: Some(100), exclusive: true, ..Options::default() }
+}
+
+fn in_trace(n: u8, mut span: Span) -> Span {
+    span.trace_id = trace_id(n);
+    span
+}
+
+#[test]
+fn a_trace_of_its_own_is_the_requests_with_everything_in_it() {
+    let evidence = found(vec![span(2, Some(1), "child"), server(1, Some(99), &[])], &delivery());
+    assert_eq!((evidence.found_by, evidence.entries.len(), evidence.trace.len()), (FoundBy::RemoteParent, 1, 2));
+    assert_eq!(evidence.trace_id(), Some(trace_id(1)));
+    assert!(evidence.trace.orphans.is_empty() && evidence.strangers.is_empty());
+}
+
+#[test]
+fn a_root_in_the_callers_trace_is_found_by_the_trace_id_alone() {
+    assert_eq!(found(vec![server(1, None, &[])], &delivery()).found_by, FoundBy::TraceId);
+}
+
+#[test]
+fn a_server_span_on_an_unknown_parent_is_an_entry_and_an_orphan_and_other_spans_only_orphans() {
+    let evidence = found(vec![server(1, Some(50), &[]), span(2, Some(60), "lost")], &delivery());
+    assert_eq!((evidence.entries.len(), evidence.trace.len(), evidence.trace.orphans.len()), (1, 2, 2));
+}
+
+#[test]
+fn in_a_shared_trace_the_user_agent_decides_and_the_others_are_strangers() {
+    let other = server(3, Some(99), &[("user_agent.original", "other".into())]);
+    let own = server(1, Some(99), &[("user_agent.original", mark())]);
+    let evidence = found(vec![other, own, span(2, Some(1), "a"), span(4, Some(3), "b")], &delivery());
+    assert_eq!((evidence.found_by, evidence.trace.len()), (FoundBy::UserAgent, 2));
+    assert_eq!(evidence.strangers.len(), 2);
+    assert!(evidence.strangers[1].to_string().contains("stands under another entry span"));
+}
+
+#[test]
+fn in_a_shared_trace_the_time_decides_when_nothing_else_does() {
+    let (own, mut later) = (server(1, Some(99), &[]), server(2, Some(99), &[]));
+    later.start_unix_nano = 2_000_000_000;
+    let evidence = found(vec![own, later], &delivery());
+    assert_eq!((evidence.found_by, evidence.entries[0].span_id), (FoundBy::Window, span_id(1)));
+}
+
+#[test]
+fn the_request_id_outweighs_a_shared_user_agent() {
+    let delivery = Delivery { invocation: Some(invocation("r-1")), ..delivery() };
+    let of = |id, request: &str| {
+        server(id, Some(99), &[("faas.invocation_id", request.into()), ("http.user_agent", mark())])
+    };
+    let evidence = found(vec![of(1, "r-2"), of(2, "r-1")], &delivery);
+    assert_eq!((evidence.found_by, evidence.entries[0].span_id), (FoundBy::RequestId, span_id(2)));
+}
+
+#[test]
+fn a_request_id_of_a_client_span_is_that_of_another_service() {
+    let delivery = Delivery { invocation: Some(invocation("r-1")), ..delivery() };
+    let s3 = with(span(2, Some(1), "S3.GetObject"), SpanKind::Client, &[("aws.request_id", "s3-id".into())]);
+    assert_eq!(found(vec![server(1, Some(99), &[]), s3], &delivery).entries.len(), 1);
+}
+
+#[test]
+fn without_propagation_the_request_is_found_by_its_mark_in_another_trace() {
+    let lost = in_trace(7, server(1, None, &[("user_agent.original", mark())]));
+    let evidence = found(vec![lost], &delivery());
+    assert_eq!((evidence.found_by, evidence.trace_id()), (FoundBy::UserAgent, Some(trace_id(7))));
+}
+
+#[test]
+fn without_propagation_and_mark_the_only_entry_in_the_window_is_taken_and_of_two_none() {
+    let (first, second) = (in_trace(7, server(1, None, &[])), in_trace(8, server(2, None, &[])));
+    assert_eq!(found(vec![first.clone()], &delivery()).found_by, FoundBy::Window);
+    let evidence = found(vec![first.clone(), second], &delivery());
+    assert_eq!((evidence.found_by, evidence.candidates.len()), (FoundBy::Nothing, 2));
+    let foreign = in_trace(8, server(2, None, &[("user_agent.original", "other".into())]));
+    let evidence = found(vec![foreign], &delivery());
+    assert_eq!((evidence.found_by, evidence.candidates.len()), (FoundBy::Nothing, 0));
+}
+
+#[test]
+fn an_unsampled_request_has_no_spans_and_a_marked_one_would_be_seen() {
+    let mut delivery = delivery();
+    delivery.caller = delivery.caller.map(|caller| Caller { sampled: false, ..caller });
+    let other = in_trace(7, server(1, None, &[]));
+    assert_eq!(found(vec![other], &delivery).found_by, FoundBy::NotSampled);
+    let own = in_trace(7, server(1, None, &[("user_agent.original", mark())]));
+    assert_eq!(found(vec![own], &delivery).found_by, FoundBy::UserAgent);
+}
+
+#[test]
+fn an_entry_of_the_request_in_a_second_trace_is_a_stranger() {
+    let split = in_trace(7, server(5, None, &[("user_agent.original", mark())]));
+    let evidence = found(vec![server(1, Some(99), &[]), split], &delivery());
+    assert!(matches!(&evidence.strangers[..], [Stranger::OtherTrace { span }] if span.span_id == span_id(5)));
+}
+
+#[test]
+fn a_context_that_was_not_sent_is_not_looked_for() {
+    let delivery = Delivery { form: ContextForm::Absent, ..delivery() };
+    let evidence = found(vec![in_trace(7, server(1, None, &[("user_agent.original", mark())]))], &delivery);
+    assert_eq!((evidence.found_by, evidence.caller), (FoundBy::UserAgent, None));
+    assert!(evidence.told_traces.is_empty());
+}
+
+#[test]
+fn records_belong_by_trace_by_span_by_request_id_and_by_mark() {
+    let delivery = Delivery { invocation: Some(invocation("r-1")), ..delivery() };
+    let by_trace = record(Some(1), Some(77));
+    let by_span = record(Some(9), Some(1));
+    let by_request = LogRecord { request_id: Some("r-1".into()), ..record(None, None) };
+    let by_mark = LogRecord { raw: "tracegate-mark-1".into(), ..record(None, None) };
+    let other = record(Some(8), Some(80));
+    let without = record(None, None);
+    let records = vec![by_trace, by_span, by_request, by_mark, other, without];
+    let evidence = find(vec![server(1, Some(99), &[])], records, &delivery, Options::default());
+    assert_eq!(evidence.logs.len(), 4);
+}
+
+#[test]
+fn a_record_without_ids_belongs_when_nothing_else_ran_and_it_came_in_the_window() {
+    let spans = || vec![server(1, Some(99), &[])];
+    let zero = || LogRecord { trace_id: IdClaim::Zero, span_id: IdClaim::Zero, ..record(None, None) };
+    assert_eq!(find(spans(), vec![zero()], &delivery(), alone()).logs.len(), 1);
+    assert_eq!(find(spans(), vec![zero()], &delivery(), Options::default()).logs.len(), 0);
+    let early = Options { window_end: Some(2), exclusive: true, ..Options::default() };
+    assert_eq!(find(spans(), vec![zero()], &delivery(), early).logs.len(), 0);
+}
+
+#[test]
+fn an_otlp_record_without_ids_belongs_by_the_time_it_was_written_at() {
+    let otlp = |time| LogRecord {
+        origin: LogOrigin::Otlp,
+        format: LineFormat::Otlp,
+        time_unix_nano: Some(time),
+        ..record(None, None)
+    };
+    assert_eq!(find(Vec::new(), vec![otlp(10), otlp(4), otlp(21)], &delivery(), alone()).logs.len(), 1);
+}
+
+#[test]
+fn ignored_lines_are_left_out_and_text_is_kept_apart() {
+    let text = LogRecord { format: LineFormat::Text, ..record(None, None) };
+    let ignored = LogRecord { raw: "noise 1".into(), ..record(Some(1), Some(1)) };
+    let ignore = [Regex::new("^noise").unwrap()];
+    let options = Options { ignore: &ignore, ..alone() };
+    let evidence = find(vec![server(1, Some(99), &[])], vec![text, ignored], &delivery(), options);
+    assert_eq!((evidence.logs.len(), evidence.text.len()), (0, 1));
+}
+
+#[test]
+fn a_line_of_another_trace_in_an_exclusive_window_is_a_stranger() {
+    let evidence = find(vec![server(1, Some(99), &[])], vec![record(Some(8), Some(80))], &delivery(), alone());
+    assert!(matches!(&evidence.strangers[..], [Stranger::Record { trace_id: id, .. }] if *id == trace_id(8)));
+    let several = Options { exclusive: false, ..alone() };
+    let evidence = find(vec![server(1, Some(99), &[])], vec![record(Some(8), Some(80))], &delivery(), several);
+    assert!(evidence.strangers.is_empty());
+}
+
+#[test]
+fn records_hang_on_their_spans() {
+    let evidence = find(vec![server(1, Some(99), &[])], vec![record(Some(1), Some(1))], &delivery(), alone());
+    assert_eq!(evidence.trace.nodes()[0].logs.len(), 1);
+}
