@@ -135,7 +135,8 @@ pub(super) fn failure(outcome: &Outcome, step: &str, line: usize, problem: &Prob
 fn matrix(summary: &Summary) -> String {
     let deployments: BTreeSet<&str> = summary.outcomes.iter().map(|outcome| outcome.deployment.as_str()).collect();
     let deployments: Vec<&str> = deployments.into_iter().collect();
-    let mut rows: Vec<((&Path, usize, &str), Vec<char>)> = Vec::new();
+    type Key<'a> = (&'a Path, usize, &'a str);
+    let mut rows: Vec<(Key<'_>, Vec<char>)> = Vec::new();
     for outcome in &summary.outcomes {
         let key = (outcome.file.as_path(), outcome.line, outcome.scenario.as_str());
         let column = deployments.iter().position(|name| *name == outcome.deployment).unwrap_or(0);
