@@ -193,8 +193,8 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_cut_at_line_feeds_wherever_the_reads_fall() {
-        assert_eq!(lines(&[b"on", b"e\ntwo\n\nfo", b"ur"]), ["one", "two", "", "four"]);
+    fn lines_are_cut_at_line_feeds_wherever_the_reads_fall_and_an_empty_one_is_no_record() {
+        assert_eq!(lines(&[b"on", b"e\ntwo\n\nfo", b"ur"]), ["one", "two", "four"]);
     }
 
     #[test]
