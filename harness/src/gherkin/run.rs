@@ -31,7 +31,10 @@ use super::{
 };
 use crate::{
     config,
-    deployment::assembly::{Instance, Workshop},
+    deployment::{
+        SiteError,
+        assembly::{Instance, Workshop},
+    },
     report::{Event, Outcome, Problem, Reporter, Summary, Verdict},
 };
 
@@ -71,8 +74,6 @@ impl Stage {
         self.shared
             .get_or_init(|| async {
                 let instance = self.start().await?;
-                // What a start still writes would fall into the time of the first scenario that is alone.
-                instance.wake_workers(TokioInstant::now() + self.spec.patience / 4).await?;
                 let what = instance.what();
                 let _ =
                     self.events.send(Event::Ready { deployment: self.spec.name.clone(), what, took: instance.took });
@@ -86,8 +87,13 @@ impl Stage {
     pub async fn start(&self) -> Result<Arc<Instance>, Problem> {
         let starting = Event::Starting { deployment: self.spec.name.clone(), builds: self.spec.builds() };
         let _ = self.events.send(starting);
-        let started = Instance::start(&self.workshop, &self.spec).await;
-        started.map(Arc::new).map_err(|error| {
+        let started = async {
+            let instance = Instance::start(&self.workshop, &self.spec).await?;
+            // What a start still writes would fall into the time of the first scenario that is alone.
+            instance.wake_workers(TokioInstant::now() + self.spec.patience / 4).await?;
+            Ok(Arc::new(instance))
+        };
+        started.await.map_err(|error: SiteError| {
             let problem = Problem::from_error(&error);
             Problem::errored(format!("deployment {} did not start: {}", self.spec.name, problem.message))
         })
