@@ -67,6 +67,12 @@ impl<W: Write> Terminal<W> {
             let word = self.paint("33;1", "NOT RUN");
             self.line(&format!("{word}  {deployment}: {reason}"));
         }
+        if summary.outcomes.is_empty() {
+            let word = self.paint("33;1", "NOTHING");
+            self.line(&format!(
+                "{word}  was selected: no scenario fits the features, tags and deployments that were given"
+            ));
+        }
         if !summary.unclaimed.is_empty() {
             let word = self.paint("33;1", "NOT RUN");
             let count = summary.unclaimed.len();
