@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use cucumber::{
@@ -278,10 +278,7 @@ fn judge(
     let file = near(&feature.path.clone().unwrap_or_default());
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let folder = near(&stage.output).join(format!("{stem}-{}", scenario.position.line)).join(&stage.spec.name);
-    let (took, proofs, evidence) = match world {
-        Some(world) => world.leave(&folder, &verdict),
-        None => (Duration::ZERO, Vec::new(), None),
-    };
+    let left = world.map(|world| world.leave(&folder, &verdict)).unwrap_or_default();
     Outcome {
         deployment: stage.spec.name.clone(),
         file,
@@ -289,9 +286,10 @@ fn judge(
         feature: feature.name.clone(),
         scenario: scenario.name.clone(),
         verdict,
-        took,
-        proofs,
-        evidence,
+        took: left.took,
+        proofs: left.proofs,
+        evidence: left.evidence,
+        stories: left.stories,
     }
 }
 
