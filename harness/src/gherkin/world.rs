@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use cucumber::gherkin::Scenario;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{registry::Need, run::Stage};
@@ -135,6 +136,14 @@ impl World {
                 self.scene = Some(Scene { stage, instance, feature, draft, sent, proofs, began, hold });
             }
             Err(problem) => self.trouble = Some(problem),
+        }
+    }
+
+    /// Judges the rules that always hold, when every step did.
+    pub(super) async fn invariants(&mut self, scenario: &Scenario, except: &[&str]) {
+        let (None, Some(scene)) = (&self.noted, &mut self.scene) else { return };
+        if let Err(problem) = scene.invariants(except).await {
+            self.note(format!("Invariants of the scenario {:?}", scenario.name), scenario.position.line, problem);
         }
     }
 
