@@ -10,6 +10,21 @@ Feature: A request reaches the API whole, whichever event it travels in
       | query_params.directory_path | "a&b c=é"    |
     And the request is correlated
 
+  Scenario: What is percent-encoded in a path arrives decoded once
+    When a client sends POST /files/a%20b-%C3%A9.txt?content=x
+    Then the response status is 200
+    And the response body is the JSON
+      """
+      {"path": "a b-é.txt"}
+      """
+    And the request is correlated
+
+  Scenario: The client's address is the one that the gateway saw
+    When a client sends GET /files/
+    Then the span "GET /files/" has the attributes
+      | attribute      | value        |
+      | client.address | 203.0.113.10 |
+
   Scenario: A body in JSON is no reason to fail
     Given the client sends the header "Content-Type" with the value "application/json"
     When a client sends POST /files/body.json?content=x with the body
