@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Data goes one way. Each stage is a module; a stage knows only values of the stage before it. [`telemetry`],
-//! [`correlation`] and [`expectation`] are pure: no I/O, no clock.
+//! [`correlation`], [`expectation`] and [`invariant`] are pure: no I/O, no clock.
 
 pub mod capture;
 pub mod cli;
@@ -19,6 +19,7 @@ pub mod correlation;
 pub mod deployment;
 pub mod expectation;
 pub mod gherkin;
+pub mod invariant;
 pub mod report;
 pub mod stimulus;
 pub mod telemetry;

@@ -32,6 +32,8 @@ enum Command {
     Gateway(GatewayArgs),
     /// Print every step with an example, in Markdown
     Steps,
+    /// Print the rules that hold for every scenario, in Markdown
+    Invariants,
 }
 
 /// Parses the command line, does what it says, and returns the exit code: 0 passed, 1 failed, 2 usage, 3 environment,
@@ -50,6 +52,10 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => arguments.run(),
         Command::Serve(arguments) => serve::main(arguments),
         Command::Gateway(arguments) => gateway::main(&arguments),
+        Command::Invariants => {
+            print!("{}", crate::invariant::reference());
+            Ok(Exit::Passed)
+        }
         Command::Steps => {
             print!("{}", crate::gherkin::reference());
             Ok(Exit::Passed)

@@ -1,6 +1,9 @@
 //! `tracegate run`.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use miette::{IntoDiagnostic, WrapErr};
@@ -9,7 +12,7 @@ use crate::{
     config::Config,
     deployment::{assembly::Workshop, container},
     gherkin::{self, Plan},
-    report::{Event, Exit, Reporter, Summary, Terminal, junit},
+    report::{Event, Exit, Reporter, Summary, Terminal, html, junit},
 };
 
 /// Arguments of `tracegate run`.
@@ -121,20 +124,26 @@ impl RunArguments {
             jobs: usize::from(self.jobs),
         };
         let summary = gherkin::run(plan, reporter).await;
+        let environment = |report| (Exit::Environment, report);
+        if !summary.outcomes.is_empty() {
+            let page = html(&summary).into_diagnostic().map_err(environment)?;
+            write(&summary.output.join("report.html"), &page).map_err(environment)?;
+        }
         if let Some(path) = &self.junit {
-            let environment = |report| (Exit::Environment, report);
             let xml = junit(&summary).into_diagnostic().map_err(environment)?;
-            if let Some(parent) = path.parent() {
-                let _ = std::fs::create_dir_all(parent);
-            }
-            std::fs::write(path, xml)
-                .into_diagnostic()
-                .wrap_err_with(|| format!("cannot write {}", path.display()))
-                .map_err(environment)?;
+            write(path, &xml).map_err(environment)?;
         }
         reporter.tell(&Event::Finished(summary.clone()));
         Ok(summary)
     }
+}
+
+fn write(path: &Path, text: &str) -> miette::Result<()> {
+    if let Some(parent) = path.parent() {
+        // What is wrong with the folder is said by the write below.
+        let _ = std::fs::create_dir_all(parent);
+    }
+    std::fs::write(path, text).into_diagnostic().wrap_err_with(|| format!("cannot write {}", path.display()))
 }
 
 /// The runtime that a command runs on.

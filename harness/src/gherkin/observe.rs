@@ -12,6 +12,7 @@ use super::{
 use crate::{
     capture::{Capture, Mark},
     correlation::{FoundBy, Options, RequestEvidence, request},
+    invariant::{self, Subject},
     report::Problem,
     stimulus::Delivery,
 };
@@ -105,6 +106,34 @@ impl Scene {
                     let proof = sent.settled.as_ref().map_or("", |(proof, _)| proof);
                     Problem::failed(format!("{message}\n{}", self.context(&seen, proof)))
                 })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What every request of the scenario breaks of the rules that always hold. Rules about what is missing need a proof
+    /// of completeness; where there is none, they are left out, and the scenario's proofs say so.
+    pub async fn invariants(&mut self, except: &[&str]) -> StepResult {
+        let all: Vec<usize> = (0..self.sent.len()).collect();
+        let deadline = Instant::now() + self.stage.spec.patience;
+        let proven = self.sent.iter().all(|sent| sent.settled.is_some());
+        let complete = proven || (!self.stage.unprovable.get() && self.settle(&all, deadline).await.is_ok());
+        if !complete {
+            self.stage.unprovable.set(true);
+            self.proofs.insert("completeness not proven: rules about what is missing were not judged".into());
+        }
+        let store = self.instance.store();
+        for sent in &self.sent {
+            store.look(|capture| {
+                let seen = self.seen(capture, sent);
+                let subject = Subject { evidence: &seen.evidence, delivery: seen.delivery, capture, complete };
+                let findings = invariant::check(&subject, except);
+                if findings.is_empty() {
+                    return Ok(());
+                }
+                let findings: Vec<String> = findings.iter().map(|finding| format!("broken     {finding}")).collect();
+                let proof = sent.settled.as_ref().map_or("", |(proof, _)| proof);
+                Err(Problem::failed(format!("{}\n{}", findings.join("\n"), self.context(&seen, proof))))
             })?;
         }
         Ok(())

@@ -2,12 +2,13 @@
 //! their steps allow it.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     panic,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use cucumber::{
@@ -26,12 +27,15 @@ use tokio::{
 
 use super::{
     registry::{self, Need},
-    select::{Selection, known_labels},
+    select::{EXCEPT, Selection, known_labels},
     world::World,
 };
 use crate::{
     config,
-    deployment::assembly::{Instance, Workshop},
+    deployment::{
+        SiteError,
+        assembly::{Instance, Workshop},
+    },
     report::{Event, Outcome, Problem, Reporter, Summary, Verdict},
 };
 
@@ -62,6 +66,8 @@ pub(super) struct Stage {
     pub gate: Arc<RwLock<()>>,
     /// Lines that count in no expectation.
     pub ignore: Vec<Regex>,
+    /// Whether completeness could not be proven once: the invariants of later scenarios then do not wait for it again.
+    pub unprovable: Cell<bool>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -71,8 +77,6 @@ impl Stage {
         self.shared
             .get_or_init(|| async {
                 let instance = self.start().await?;
-                // What a start still writes would fall into the time of the first scenario that is alone.
-                instance.wake_workers(TokioInstant::now() + self.spec.patience / 4).await?;
                 let what = instance.what();
                 let _ =
                     self.events.send(Event::Ready { deployment: self.spec.name.clone(), what, took: instance.took });
@@ -86,8 +90,13 @@ impl Stage {
     pub async fn start(&self) -> Result<Arc<Instance>, Problem> {
         let starting = Event::Starting { deployment: self.spec.name.clone(), builds: self.spec.builds() };
         let _ = self.events.send(starting);
-        let started = Instance::start(&self.workshop, &self.spec).await;
-        started.map(Arc::new).map_err(|error| {
+        let started = async {
+            let instance = Instance::start(&self.workshop, &self.spec).await?;
+            // What a start still writes would fall into the time of the first scenario that is alone.
+            instance.wake_workers(TokioInstant::now() + self.spec.patience / 4).await?;
+            Ok(Arc::new(instance))
+        };
+        started.await.map_err(|error: SiteError| {
             let problem = Problem::from_error(&error);
             Problem::errored(format!("deployment {} did not start: {}", self.spec.name, problem.message))
         })
@@ -122,6 +131,7 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
             gate: Arc::default(),
             // The configuration was refused if one of them did not compile.
             ignore: spec.ignore_lines.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect(),
+            unprovable: Cell::new(false),
             events: events.clone(),
         });
         plays.push(Box::pin(play(stage, features, plan.jobs)));
@@ -196,9 +206,12 @@ async fn play(stage: Rc<Stage>, features: Vec<gherkin::Feature>, jobs: usize) {
             let file = file.canonicalize().unwrap_or(file);
             Box::pin(async move { world.enter(stage, file, need).await })
         })
-        .after(move |feature, _rule, scenario, finished, world| {
+        .after(move |feature, rule, scenario, finished, mut world| {
             let stage = stage.clone();
             Box::pin(async move {
+                if let (Some(world), event::ScenarioFinished::StepPassed) = (&mut world, finished) {
+                    world.invariants(scenario, &exceptions(feature, rule, scenario)).await;
+                }
                 let outcome = judge(&stage, feature, scenario, finished, world);
                 stage.judged(outcome);
             })
@@ -211,8 +224,7 @@ async fn play(stage: Rc<Stage>, features: Vec<gherkin::Feature>, jobs: usize) {
 
 /// How much of the deployment a scenario needs: the most that one of its steps does.
 fn need(feature: &gherkin::Feature, rule: Option<&gherkin::Rule>, scenario: &gherkin::Scenario) -> Need {
-    let tags = feature.tags.iter().chain(rule.into_iter().flat_map(|rule| &rule.tags)).chain(&scenario.tags);
-    let tagged = tags.filter_map(|tag| match tag.as_str() {
+    let tagged = tags(feature, rule, scenario).filter_map(|tag| match tag.as_str() {
         "isolated" => Some(Need::Own),
         "alone" => Some(Need::Alone),
         _ => None,
@@ -221,6 +233,23 @@ fn need(feature: &gherkin::Feature, rule: Option<&gherkin::Rule>, scenario: &ghe
     let steps = backgrounds.flat_map(|background| &background.steps).chain(&scenario.steps);
     let needed = steps.filter_map(registry::find).map(|(definition, _)| definition.need);
     tagged.chain(needed).max().unwrap_or(Need::Shared)
+}
+
+fn tags<'a>(
+    feature: &'a gherkin::Feature,
+    rule: Option<&'a gherkin::Rule>,
+    scenario: &'a gherkin::Scenario,
+) -> impl Iterator<Item = &'a String> {
+    feature.tags.iter().chain(rule.into_iter().flat_map(|rule| &rule.tags)).chain(&scenario.tags)
+}
+
+/// The invariants that a scenario opts out of; that they exist and have a reason was checked before the run.
+fn exceptions<'a>(
+    feature: &'a gherkin::Feature,
+    rule: Option<&'a gherkin::Rule>,
+    scenario: &'a gherkin::Scenario,
+) -> Vec<&'a str> {
+    tags(feature, rule, scenario).filter_map(|tag| tag.strip_prefix(EXCEPT)).collect()
 }
 
 /// Thrown by [`dispatch`] so that the runner skips the rest of the scenario; the problem itself is in the world.
@@ -272,10 +301,7 @@ fn judge(
     let file = near(&feature.path.clone().unwrap_or_default());
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let folder = near(&stage.output).join(format!("{stem}-{}", scenario.position.line)).join(&stage.spec.name);
-    let (took, proofs, evidence) = match world {
-        Some(world) => world.leave(&folder, &verdict),
-        None => (Duration::ZERO, Vec::new(), None),
-    };
+    let left = world.map(|world| world.leave(&folder, &verdict)).unwrap_or_default();
     Outcome {
         deployment: stage.spec.name.clone(),
         file,
@@ -283,9 +309,10 @@ fn judge(
         feature: feature.name.clone(),
         scenario: scenario.name.clone(),
         verdict,
-        took,
-        proofs,
-        evidence,
+        took: left.took,
+        proofs: left.proofs,
+        evidence: left.evidence,
+        stories: left.stories,
     }
 }
 

@@ -13,7 +13,10 @@ use cucumber::{
 };
 
 use super::registry;
-use crate::config;
+use crate::{config, invariant};
+
+/// What a tag begins with that opts out of an invariant.
+pub(super) const EXCEPT: &str = "except:";
 
 /// Why the selected features cannot run. Always the user's to mend: nothing was started.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -186,9 +189,36 @@ fn problems(feature: &Feature) -> Vec<String> {
         let line = scenario.position.line;
         format!("{file}:{line}  the scenario {:?} has no When or no Then, so it proves nothing", scenario.name)
     }));
+    problems.extend(exceptions(&file, &feature.tags, feature.description.as_deref(), feature.position.line));
+    for rule in &feature.rules {
+        problems.extend(exceptions(&file, &rule.tags, rule.description.as_deref(), rule.position.line));
+    }
+    for scenario in &scenarios {
+        problems.extend(exceptions(&file, &scenario.tags, scenario.description.as_deref(), scenario.position.line));
+    }
     problems.sort();
     problems.dedup();
     problems
+}
+
+/// What is wrong with the tags that opt out of invariants: a rule that does not exist, a reason that is missing.
+fn exceptions(file: &str, tags: &[String], description: Option<&str>, line: usize) -> Vec<String> {
+    let reasoned = description.is_some_and(|text| !text.trim().is_empty());
+    let excepted = tags.iter().filter_map(|tag| tag.strip_prefix(EXCEPT));
+    excepted
+        .filter_map(|name| {
+            if !invariant::rules().any(|rule| rule.name == name) {
+                let names: Vec<&str> = invariant::rules().map(|rule| rule.name).collect();
+                return Some(format!(
+                    "{file}:{line}  @{EXCEPT}{name} names no invariant; there are: {}",
+                    names.join(", ")
+                ));
+            }
+            (!reasoned).then(|| {
+                format!("{file}:{line}  @{EXCEPT}{name} needs a reason: say it below the name, as its description")
+            })
+        })
+        .collect()
 }
 
 fn undefined(file: &str, step: &Step) -> Option<String> {
@@ -258,6 +288,17 @@ mod tests {
     fn a_scenario_without_a_then_is_refused_because_it_proves_nothing() {
         let error = selection("Feature: f\n  Scenario: s\n    When a client sends GET /a\n", None).unwrap_err();
         assert!(error.to_string().contains("proves nothing"), "{error}");
+    }
+
+    #[test]
+    fn opting_out_of_an_invariant_needs_its_name_and_a_reason() {
+        let with = |tag: &str, reason: &str| {
+            let steps = "    When a client sends GET /a\n    Then the response status is 200\n";
+            selection(&format!("Feature: f\n  @except:{tag}\n  Scenario: s\n    {reason}\n{steps}"), None)
+        };
+        assert!(with("no-orphan", "The parent is exported by the proxy.").is_ok());
+        assert!(with("no-orphan", "").unwrap_err().to_string().contains("needs a reason"));
+        assert!(with("no-orfan", "Because.").unwrap_err().to_string().contains("names no invariant"));
     }
 
     #[test]

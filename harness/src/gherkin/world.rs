@@ -10,15 +10,27 @@ use std::{
 };
 
 use bytes::Bytes;
+use cucumber::gherkin::Scenario;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{registry::Need, run::Stage};
 use crate::{
     deployment::assembly::Instance,
-    report::{Problem, Verdict},
+    report::{Problem, Story, Verdict},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest},
     telemetry::TraceId,
 };
+
+/// What a scenario leaves behind.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub took: Duration,
+    /// What the verdict rested on.
+    pub proofs: Vec<String>,
+    /// Where the evidence lies.
+    pub evidence: Option<PathBuf>,
+    pub stories: Vec<Story>,
+}
 
 /// The state of one scenario.
 #[derive(Debug, Default)]
@@ -127,6 +139,14 @@ impl World {
         }
     }
 
+    /// Judges the rules that always hold, when every step did.
+    pub(super) async fn invariants(&mut self, scenario: &Scenario, except: &[&str]) {
+        let (None, Some(scene)) = (&self.noted, &mut self.scene) else { return };
+        if let Err(problem) = scene.invariants(except).await {
+            self.note(format!("Invariants of the scenario {:?}", scenario.name), scenario.position.line, problem);
+        }
+    }
+
     /// Why there is no scene.
     pub(super) fn trouble(&self) -> Option<Problem> {
         self.trouble.clone()
@@ -146,12 +166,15 @@ impl World {
         self.scene.as_mut().ok_or_else(|| Problem::errored("the scenario has no deployment"))
     }
 
-    /// Writes the evidence and lets the deployment go. Returns how long it took, what the verdict rested on, and where
-    /// the evidence lies.
-    pub(super) fn leave(&mut self, folder: &Path, verdict: &Verdict) -> (Duration, Vec<String>, Option<PathBuf>) {
-        let Some(scene) = self.scene.take() else { return (Duration::ZERO, Vec::new(), None) };
+    /// Writes the evidence, tells what came of the requests, and lets the deployment go.
+    pub(super) fn leave(&mut self, folder: &Path, verdict: &Verdict) -> Left {
+        let Some(scene) = self.scene.take() else { return Left::default() };
+        let took = scene.began.elapsed();
+        let stories = scene.instance.store().look(|capture| {
+            scene.sent.iter().map(|sent| Story::of(&sent.delivery, &scene.evidence(capture, sent))).collect()
+        });
         let evidence = super::evidence::write(folder, &scene, verdict).ok().map(|()| folder.to_owned());
-        (scene.began.elapsed(), scene.proofs.into_iter().collect(), evidence)
+        Left { took, proofs: scene.proofs.into_iter().collect(), evidence, stories }
     }
 }
 

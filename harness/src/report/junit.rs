@@ -69,6 +69,7 @@ mod tests {
             took: Duration::from_millis(1),
             proofs: Vec::new(),
             evidence: None,
+            stories: Vec::new(),
         };
         let summary = Summary {
             outcomes: vec![outcome(Problem::failed("no")), outcome(Problem::errored("gone"))],

@@ -1,13 +1,17 @@
 //! What a run says: one stream of [`Event`]s, told by the terminal as they happen and by JUnit at the end.
 
+mod html;
 mod junit;
+mod story;
 mod terminal;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::deployment::SiteError;
 
+pub use html::html;
 pub use junit::junit;
+pub use story::{Story, StoryLog, StorySpan};
 pub use terminal::Terminal;
 
 /// Why a step did not pass. Wrong telemetry is a failure; what kept the harness from judging is an error.
@@ -98,6 +102,8 @@ pub struct Outcome {
     pub proofs: Vec<String>,
     /// Where its evidence was written.
     pub evidence: Option<PathBuf>,
+    /// What came of each of its requests.
+    pub stories: Vec<Story>,
 }
 
 impl Outcome {
@@ -251,6 +257,7 @@ mod tests {
             took: Duration::ZERO,
             proofs: Vec::new(),
             evidence: None,
+            stories: Vec::new(),
         }
     }
 

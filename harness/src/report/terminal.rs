@@ -67,6 +67,12 @@ impl<W: Write> Terminal<W> {
             let word = self.paint("33;1", "NOT RUN");
             self.line(&format!("{word}  {deployment}: {reason}"));
         }
+        if summary.outcomes.is_empty() {
+            let word = self.paint("33;1", "NOTHING");
+            self.line(&format!(
+                "{word}  was selected: no scenario fits the features, tags and deployments that were given"
+            ));
+        }
         if !summary.unclaimed.is_empty() {
             let word = self.paint("33;1", "NOT RUN");
             let count = summary.unclaimed.len();
@@ -78,12 +84,12 @@ impl<W: Write> Terminal<W> {
             }
         }
         let text = format!(
-            "{} passed, {} failed, {} errored in {:.1} s; evidence in {}",
+            "{} passed, {} failed, {} errored in {:.1} s; waterfalls in {}",
             summary.passed(),
             summary.failed(),
             summary.errored(),
             summary.took.as_secs_f64(),
-            summary.output.display()
+            summary.output.join("report.html").display()
         );
         let code = if summary.failed() + summary.errored() > 0 { "31;1" } else { "32;1" };
         let text = self.paint(code, &text);
@@ -202,6 +208,7 @@ mod tests {
             took: Duration::from_millis(35),
             proofs: Vec::new(),
             evidence: Some("target/tracegate/files-12".into()),
+            stories: Vec::new(),
         }
     }
 

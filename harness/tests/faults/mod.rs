@@ -39,6 +39,7 @@ const ERRORS: &str = "routes/errors.feature";
 const CONTEXT: &str = "propagation/context.feature";
 const LOGS: &str = "logs/correlation.feature";
 const LISTING: &str = "A listing is one server span with one storage span below it";
+const ENTRY: &str = "The entry span hangs on the caller's span";
 const EVERY_LINE: &str = "Every line of a request names a span of its trace";
 const FIELDS: &str = "Request and response are logged inside the server's span, with searchable fields";
 
@@ -149,6 +150,26 @@ pub fn all(late: &str) -> Vec<Fault> {
             name: "a span is exported twice",
             tamper: spans(|spans| spans.into_iter().flat_map(|span| [span.clone(), span]).collect()),
             ..rewritten("process", FILES, "/healthcheck answers 200", "twice")
+        },
+        Fault {
+            name: "a span is exported twice where no step counts",
+            tamper: spans(|spans| spans.into_iter().flat_map(|span| [span.clone(), span]).collect()),
+            ..rewritten("process", CONTEXT, ENTRY, "no-duplicate")
+        },
+        Fault {
+            name: "a span ends before it starts",
+            tamper: each_span(|span| span.end_unix_nano = span.start_unix_nano - 1),
+            ..rewritten("process", CONTEXT, ENTRY, "end-after-start")
+        },
+        Fault {
+            name: "a 5xx leaves the server's span unset",
+            tamper: each_span(|span| {
+                span.attributes = attributes(&span.attributes, |key, value| match key {
+                    "http.response.status_code" => Some((key.to_owned(), Value::Int(503))),
+                    _ => Some((key.to_owned(), value)),
+                });
+            }),
+            ..rewritten("process", CONTEXT, ENTRY, "server-status")
         },
         Fault {
             name: "an attribute is renamed",

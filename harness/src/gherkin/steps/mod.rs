@@ -42,4 +42,5 @@ tracegate.toml bounds both.
 `@rest-api`, `@http-api`, `@alb`, `@function-url`; its name, its `labels`) keeps a scenario on deployments that have it,
 `@not-LABEL` on those that have not. `@isolated` gives a scenario
 a deployment of its own, `@alone` the shared one to itself; steps that need either ask for it by themselves.
+`@except:RULE` opts out of an invariant, with a reason in the scenario's description; `tracegate invariants` prints them.
 ";
