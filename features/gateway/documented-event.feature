@@ -1,4 +1,4 @@
-@gateway
+@rest-api
 Feature: The documented API Gateway event
   The event in the service's documentation asks for /openapi.json. Its X-Amzn-Trace-Id header has a Root and nothing else,
   as API Gateway adds it; Lambda keeps the Root and gives the runtime a parent to hang on.

@@ -67,12 +67,22 @@ Feature: Every route leaves one whole trace
         INTERNAL  /.*ListObjectsV2/
       """
 
-  @lambda
-  Scenario: A function's trace has the invocation around them
+  @rest-api
+  Scenario: A function's trace has the invocation around them, named by the resource of the REST API
     When a client sends GET /files/
     Then the trace has the shape
       """
       SERVER        GET /{proxy+}      faas.trigger=http
+        SERVER      GET /files/        http.response.status_code=200
+          INTERNAL  /.*ListObjectsV2/
+      """
+
+  @lambda @not-rest-api
+  Scenario: Where the gateway has no route the invocation is named by the method
+    When a client sends GET /files/
+    Then the trace has the shape
+      """
+      SERVER        GET                faas.trigger=http
         SERVER      GET /files/        http.response.status_code=200
           INTERNAL  /.*ListObjectsV2/
       """

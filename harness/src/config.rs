@@ -206,29 +206,83 @@ pub enum Ready {
 }
 
 /// Which gateway invokes a function.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Gateway {
-    /// The event's form.
+    /// The event's form. Default `rest-api`.
     pub kind: GatewayKind,
-    /// Stage name.
-    pub stage: String,
-    /// Resource path of the integration.
-    pub resource: String,
+    /// Stage name (API Gateway kinds). Default `prod` of a REST API, `$default` of an HTTP API.
+    pub stage: Option<String>,
+    /// Path of the resource or route that the function stands behind (API Gateway kinds). Default `/{proxy+}` of a REST
+    /// API, the route `$default` of an HTTP API.
+    pub resource: Option<String>,
+    /// Media types that a REST API counts as binary; `*/*` stands for all. Default none, as in AWS.
+    pub binary_media_types: Vec<String>,
+    /// How long the gateway waits for the function. Default 29 s of a REST API, 30 s of an HTTP API; a load balancer and a
+    /// function URL wait as long as the function may run.
+    #[serde(deserialize_with = "some_duration")]
+    pub timeout: Option<Duration>,
 }
 
-impl Default for Gateway {
-    fn default() -> Self {
-        Self { kind: GatewayKind::RestApi, stage: "prod".into(), resource: "/{proxy+}".into() }
+impl Gateway {
+    fn problems(&self) -> Vec<String> {
+        let kind = self.kind;
+        let mut problems = Vec::new();
+        for (key, given, fits) in [
+            ("stage", self.stage.is_some(), kind.is_api_gateway()),
+            ("resource", self.resource.is_some(), kind.is_api_gateway()),
+            ("binary-media-types", !self.binary_media_types.is_empty(), kind == GatewayKind::RestApi),
+        ] {
+            if given && !fits {
+                problems.push(format!("`gateway.{key}` does not fit gateway kind {kind}"));
+            }
+        }
+        if self.resource.as_ref().is_some_and(|resource| !resource.starts_with('/')) {
+            problems.push("`gateway.resource` must begin with `/`".into());
+        }
+        problems
     }
 }
 
 /// The event's form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum GatewayKind {
     /// API Gateway REST API, Lambda proxy integration, payload format 1.0.
+    #[default]
     RestApi,
+    /// API Gateway HTTP API, Lambda proxy integration, payload format 2.0.
+    HttpApi,
+    /// Application Load Balancer with the function as target.
+    Alb,
+    /// The same, with multi-value headers on in the target group.
+    AlbMultiValue,
+    /// The function's own URL.
+    FunctionUrl,
+}
+
+impl GatewayKind {
+    /// Whether it is one of API Gateway, with stages and routes.
+    pub const fn is_api_gateway(self) -> bool {
+        matches!(self, Self::RestApi | Self::HttpApi)
+    }
+
+    /// The words that scenarios can restrict themselves to by tag.
+    pub const fn labels(self) -> &'static [&'static str] {
+        match self {
+            Self::RestApi => &["rest-api"],
+            Self::HttpApi => &["http-api"],
+            Self::Alb => &["alb"],
+            Self::AlbMultiValue => &["alb", "alb-multi-value"],
+            Self::FunctionUrl => &["function-url"],
+        }
+    }
+}
+
+impl fmt::Display for GatewayKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.labels()[self.labels().len() - 1])
+    }
 }
 
 /// A function's settings, as Lambda shows them to the runtime.
@@ -376,8 +430,8 @@ impl Config {
 }
 
 impl Deployment {
-    /// Words that a scenario's tags can restrict it to: the kind, `http` or `lambda` and `gateway`, `workers`, the
-    /// name, and [`labels`](Self::labels).
+    /// Words that a scenario's tags can restrict it to: the kind, `http` or `lambda` and `gateway` with the
+    /// gateway's kind, `workers`, the name, and [`labels`](Self::labels).
     pub fn all_labels(&self) -> BTreeSet<String> {
         let mut labels = self.labels.clone();
         labels.insert(self.name.clone());
@@ -386,6 +440,7 @@ impl Deployment {
         if self.kind.is_lambda() {
             labels.insert("lambda".into());
             labels.insert("gateway".into());
+            labels.extend(self.gateway.kind.labels().iter().map(|&label| label.to_owned()));
         } else {
             labels.insert("http".into());
         }
@@ -438,6 +493,7 @@ impl Deployment {
         if self.kind.is_lambda() && self.ready.is_some() {
             problems.push("`ready` is not for a function: it is ready when it asks for the first event".into());
         }
+        problems.extend(self.gateway.problems());
         if !self.wrap.is_empty() && self.kind.is_container() {
             problems.push("`wrap` is for processes; put the wrapper into the image".into());
         }
@@ -523,6 +579,35 @@ mod tests {
         .unwrap();
         let env = &config.deployments["f"].env;
         assert_eq!((env["A"].as_str(), env["B"].as_str()), ("all", "own"));
+    }
+
+    #[test]
+    fn a_gateway_takes_only_the_settings_of_its_kind() {
+        let gateway = |settings: &str| {
+            parse(&format!("[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\ngateway = {{ {settings} }}"))
+        };
+        for (settings, labels) in [
+            (
+                "stage = 'v1', resource = '/{proxy+}', binary-media-types = ['*/*'], timeout = '2s'",
+                ["rest-api", "gateway"],
+            ),
+            ("kind = 'http-api', stage = 'v1', resource = '/files/{path}'", ["http-api", "gateway"]),
+            ("kind = 'alb-multi-value'", ["alb", "alb-multi-value"]),
+            ("kind = 'function-url', timeout = '1m'", ["function-url", "lambda"]),
+        ] {
+            let all = gateway(settings).unwrap().deployments["f"].all_labels();
+            assert!(labels.iter().all(|label| all.contains(*label)), "{settings}: {all:?}");
+        }
+        for (settings, problem) in [
+            ("kind = 'alb', stage = 'v1'", "`gateway.stage` does not fit gateway kind alb"),
+            ("kind = 'function-url', resource = '/a'", "`gateway.resource`"),
+            ("kind = 'http-api', binary-media-types = ['*/*']", "`gateway.binary-media-types`"),
+            ("resource = 'a'", "begin with `/`"),
+            ("kind = 'lattice'", "lattice"),
+        ] {
+            let error = gateway(settings).unwrap_err().to_string();
+            assert!(error.contains(problem), "{settings}: {error}");
+        }
     }
 
     #[test]

@@ -29,13 +29,25 @@ async fn function() {
         return;
     }
     let handler = |event: LambdaEvent<Value>| async move {
-        let path = event.payload["path"].as_str().unwrap_or_default().to_owned();
+        let payload = &event.payload;
+        let path = payload["path"].as_str().or_else(|| payload["rawPath"].as_str()).unwrap_or_default().to_owned();
         println!("handling {path}");
         match path.as_str() {
             "/crash" => std::process::exit(3),
             "/hang" => std::future::pending().await,
             "/fail" => Err("on purpose".to_owned()),
-            "/malformed" => Ok(json!("not a proxy response")),
+            "/malformed" => Ok(json!({ "statusCode": "none" })),
+            "/slow" => {
+                tokio::time::timeout(Duration::from_millis(400), std::future::pending::<()>()).await.unwrap_err();
+                println!("slow one done");
+                Ok(json!({ "statusCode": 200 }))
+            }
+            "/event" => Ok(json!({
+                "statusCode": 200, "isBase64Encoded": false,
+                "headers": { "content-type": "application/json" },
+                "multiValueHeaders": { "content-type": ["application/json"] },
+                "body": event.payload.to_string(),
+            })),
             _ => {
                 let seen = json!({
                     "request_id": event.context.request_id,
@@ -187,7 +199,7 @@ async fn what_goes_wrong_in_a_function_is_a_502_that_names_it_and_the_next_invoc
     let deployment = start("function", "function = { timeout = \"300ms\" }").await.unwrap();
     for (path, kind, text, cold_after) in [
         ("/fail", "alloc::string::String", "on purpose", false),
-        ("/malformed", "MalformedProxyResponse", "not a JSON object", false),
+        ("/malformed", "MalformedProxyResponse", "statusCode \"none\" is none", false),
         ("/hang", "Sandbox.Timedout", "Task timed out after 0.30 seconds", true),
         ("/crash", "Runtime.ExitError", "exit status: 3", true),
     ] {
@@ -211,6 +223,67 @@ async fn a_function_that_cannot_start_is_an_error_with_its_last_output() {
     assert!(error.what.contains("exit status: 7") && error.what.contains("stderr | no such table"), "{error}");
     let error = start("no_such_function", "start-timeout = \"20s\"").await.unwrap_err();
     assert!(error.what.contains("before its runtime asked for an event"), "{error}");
+}
+
+#[tokio::test]
+async fn each_kind_of_gateway_delivers_its_event_and_fails_in_its_own_way() {
+    for (kind, member, failed) in [
+        ("rest-api", "/requestContext/identity", 502),
+        ("http-api", "/rawPath", 500),
+        ("alb", "/requestContext/elb", 502),
+        ("alb-multi-value", "/multiValueHeaders/host/0", 502),
+        ("function-url", "/rawPath", 502),
+    ] {
+        let deployment = start("function", &format!("gateway = {{ kind = \"{kind}\" }}")).await.unwrap();
+        let delivery = deployment.send(get("/event", ContextForm::Both)).await.unwrap();
+        assert!(seen(&delivery).pointer(member).is_some(), "{kind}: {delivery:?}");
+        let header = delivery.invocation.clone().unwrap().runtime_trace_header.unwrap();
+        assert!(header.starts_with(&delivery.caller.unwrap().xray_root()), "{kind}: {header}");
+        for path in ["/fail", "/malformed"] {
+            let delivery = deployment.send(get(path, ContextForm::Both)).await.unwrap();
+            assert_eq!(delivery.response.status, failed, "{kind} {path}");
+            assert!(delivery.invocation.unwrap().error.is_some(), "{kind} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_does_not_wait_longer_than_its_timeout_and_the_invocation_is_still_proven_to_its_end() {
+    let deployment = start("function", "gateway = { timeout = \"100ms\" }").await.unwrap();
+    let (slow, next) = tokio::join!(
+        deployment.send(get("/slow", ContextForm::Both)),
+        // Sent at once, so it stands behind the slow one for longer than the timeout, which counts only its own time.
+        deployment.send(get("/", ContextForm::Both)),
+    );
+    let (slow, next) = (slow.unwrap(), next.unwrap());
+    assert_eq!((slow.response.status, next.response.status), (504, 200), "{slow:?} {next:?}");
+    let invocation = slow.invocation.clone().unwrap();
+    assert!(invocation.cold_start && invocation.error.unwrap().0 == "IntegrationTimeout");
+    assert_ne!(invocation.request_id, next.invocation.unwrap().request_id);
+    assert_eq!(settled(&deployment, &slow).await, Proof::Froze { request_id: invocation.request_id });
+    let done =
+        |capture: &tracegate::capture::Capture| capture.logs().iter().any(|record| record.raw == "slow one done");
+    assert!(deployment.store().look(done));
+}
+
+#[tokio::test]
+async fn a_context_that_the_client_writes_itself_is_carried_on_like_any_other() {
+    let deployment = start("function", "").await.unwrap();
+    let caller = Caller::fresh(0x63dd_9630, false);
+    for (header, value, form) in [
+        ("x-amzn-trace-id", caller.xray_header(), ContextForm::Xray),
+        ("Traceparent", caller.traceparent(), ContextForm::W3c),
+        ("X-Amzn-Trace-Id", caller.xray_root(), ContextForm::XrayRoot),
+        ("X-Amzn-Trace-Id", "garbage".into(), ContextForm::Absent),
+    ] {
+        let headers = vec![(header.to_owned(), value.clone())];
+        let delivery = deployment.send(HttpRequest { headers, ..get("/", ContextForm::Absent) }).await.unwrap();
+        assert_eq!(delivery.form, form, "{value}");
+        let header = seen(&delivery)["trace"].as_str().unwrap().to_owned();
+        assert_eq!(header.starts_with(&caller.xray_root()), form != ContextForm::Absent, "{value}: {header}");
+        let sampled = matches!(form, ContextForm::XrayRoot | ContextForm::Absent);
+        assert_eq!(header.ends_with(";Sampled=1"), sampled, "{value}: {header}");
+    }
 }
 
 #[tokio::test]

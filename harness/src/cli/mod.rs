@@ -1,5 +1,6 @@
 //! The command line: parse, run, exit.
 
+mod gateway;
 mod run;
 mod serve;
 
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Exit;
 
+pub use gateway::GatewayArgs;
 pub use run::RunArguments;
 pub use serve::ServeArgs;
 
@@ -26,6 +28,8 @@ enum Command {
     Run(RunArguments),
     /// Receive OTLP from anybody and print what comes
     Serve(ServeArgs),
+    /// Serve a function over plain HTTP on loopback, behind any of its event sources
+    Gateway(GatewayArgs),
     /// Print every step with an example, in Markdown
     Steps,
     /// Print the rules that hold for every scenario, in Markdown
@@ -47,6 +51,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(arguments) => arguments.run(),
         Command::Serve(arguments) => serve::main(arguments),
+        Command::Gateway(arguments) => gateway::main(&arguments),
         Command::Invariants => {
             print!("{}", crate::invariant::reference());
             Ok(Exit::Passed)

@@ -10,12 +10,12 @@ use clap::Args;
 
 use crate::{
     capture::{
-        Decoded, Encoding, ExportRequest, Signal, Transport,
+        Capture, Decoded, Encoding, ExportRequest, Signal, Transport,
         relay::{Neighbour, READY, TOKEN_VARIABLE},
         sink::{Receiver, Sink},
     },
     report::Exit,
-    telemetry::{LogRecord, Metric, Span, StatusCode},
+    telemetry::{LogOrigin, LogRecord, Metric, Span, StatusCode},
 };
 
 /// Arguments of `tracegate serve`.
@@ -99,22 +99,22 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
 }
 
 /// Whoever reads the output may have gone away; that is no reason to stop receiving.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let mut stdout = io::stdout().lock();
     drop(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
 }
 
 #[cfg(unix)]
-struct Interrupts(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+pub(super) struct Interrupts(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
 
 #[cfg(unix)]
 impl Interrupts {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
     }
 
-    async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         tokio::select! {
             _ = self.0.recv() => {}
             _ = self.1.recv() => {}
@@ -168,6 +168,34 @@ fn describe(request: &ExportRequest, decoded: &Decoded, faults: &[String]) -> St
     std::iter::once(head).chain(lines).chain(faults).collect::<Vec<_>>().join("\n  ")
 }
 
+/// Tells what a store has received since it was asked last: spans, records, metrics and faults as [`describe`] has them,
+/// and lines of output as they were written.
+#[derive(Debug, Default)]
+pub(super) struct Teller {
+    spans: usize,
+    logs: usize,
+    metrics: usize,
+    faults: usize,
+}
+
+impl Teller {
+    pub(super) fn news(&mut self, capture: &Capture) -> Vec<String> {
+        let spans = capture.spans().iter().skip(self.spans).map(|new| span(new));
+        let logs = capture.logs().iter().skip(self.logs).map(|record| match record.origin {
+            LogOrigin::Otlp => log_record(record),
+            origin => format!("{origin:<8} {}", record.raw),
+        });
+        let metrics = capture.metrics().iter().skip(self.metrics).map(|new| metric(new));
+        let faults = capture.faults().iter().skip(self.faults).map(|fault| format!("fault    {}", fault.reason));
+        let news = logs.chain(spans).chain(metrics).chain(faults).collect();
+        self.spans = capture.spans().len();
+        self.logs = capture.logs().len();
+        self.metrics = capture.metrics().len();
+        self.faults = capture.faults().len();
+        news
+    }
+}
+
 fn span(span: &Span) -> String {
     let millis = span.end_unix_nano.saturating_sub(span.start_unix_nano) as f64 / 1e6;
     let parent = span.parent_span_id.map_or_else(|| "none".to_owned(), |parent| parent.to_string());
@@ -200,6 +228,15 @@ mod tests {
 
     use super::*;
     use crate::telemetry::{Arrival, SpanId, SpanKind, TraceId};
+
+    #[test]
+    fn what_a_store_has_received_is_told_once() {
+        let store = crate::capture::Store::default();
+        let mut teller = Teller::default();
+        store.add_fault(Signal::Logs, "no protobuf".into());
+        assert_eq!(store.look(|capture| teller.news(capture)), ["fault    no protobuf"]);
+        assert!(store.look(|capture| teller.news(capture)).is_empty());
+    }
 
     #[test]
     fn a_request_is_told_with_its_spans_and_faults() {

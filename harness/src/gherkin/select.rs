@@ -136,8 +136,9 @@ impl Selection {
 pub fn known_labels<'a>(deployments: impl IntoIterator<Item = &'a config::Deployment>) -> BTreeSet<String> {
     let fixed = ["process", "container", "lambda", "http", "gateway", "workers"];
     let kinds = ["lambda-process", "lambda-container"];
+    let gateways = ["rest-api", "http-api", "alb", "alb-multi-value", "function-url"];
     let own = deployments.into_iter().flat_map(config::Deployment::all_labels);
-    fixed.into_iter().chain(kinds).map(str::to_owned).chain(own).collect()
+    fixed.into_iter().chain(kinds).chain(gateways).map(str::to_owned).chain(own).collect()
 }
 
 fn parse_tags(expression: &str) -> Result<TagOperation, SelectError> {

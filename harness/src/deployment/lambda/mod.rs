@@ -29,7 +29,7 @@ use crate::{
     config,
     stimulus::{
         Caller, ContextForm, Delivery, HttpRequest, HttpResponse, Invocation,
-        gateway::{Literal, NoRoute, Receipt, RestApi},
+        gateway::{self, Gateway, Literal, Receipt},
     },
     telemetry::Arrival,
 };
@@ -37,7 +37,10 @@ use crate::{
 /// A function behind its gateway: one execution environment at a time, started again when it is gone.
 #[derive(Debug)]
 pub(super) struct Function {
-    gateway: RestApi,
+    gateway: Box<dyn Gateway>,
+    /// Held by who waits for an answer, so that a gateway's timeout does not count the time of requests before it: AWS
+    /// would start another environment for each.
+    turn: Arc<tokio::sync::Mutex<()>>,
     commands: mpsc::Sender<Command>,
     task: JoinHandle<()>,
     current: Current,
@@ -70,7 +73,8 @@ impl Function {
         store.mark(Mark::Ready);
         let (commands, taken) = mpsc::channel(1);
         let task = tokio::spawn(environments.run(first, taken));
-        Ok(Self { gateway: RestApi::of(&spec.gateway, &spec.function), commands, task, current })
+        let gateway = gateway::of(&spec.gateway, &spec.function);
+        Ok(Self { gateway, turn: Arc::default(), commands, task, current })
     }
 
     /// Sends a request through the gateway.
@@ -81,37 +85,54 @@ impl Function {
         request: HttpRequest,
         mark: String,
     ) -> Result<Delivery, SiteError> {
-        let fresh = RuntimeTrace::continuing(None, true).segment;
-        // API Gateway makes up a root of its own where the client sent none. With `traceparent` alone this gateway makes
-        // up the client's: a service that reads both headers must not be torn between two traces that nobody can relate.
-        let root = if request.form == ContextForm::Absent { fresh.trace_id } else { request.caller.trace_id };
+        let own = |name: &str| {
+            let found = request.headers.iter().rev().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.as_str())
+        };
+        // A client that writes its context itself, in a scenario's header or from outside, is believed like any other.
+        let xray = own("x-amzn-trace-id").and_then(XRayHeader::parse);
+        let w3c = own("traceparent").and_then(trace::parse_traceparent);
+        let incoming = match request.form {
+            ContextForm::Absent => incoming(xray, w3c),
+            _ => {
+                Some(XRayHeader { root: request.caller.trace_id, parent: None, sampled: Some(request.caller.sampled) })
+            }
+        };
+        // A gateway makes up a root of its own where the client sent none. With `traceparent` alone this gateway makes up
+        // the client's: a service that reads both headers must not be torn between two traces that nobody can relate.
+        let root = match incoming {
+            Some(incoming) => incoming.root,
+            None => RuntimeTrace::continuing(None, true).segment.trace_id,
+        };
+        let sampled = incoming.and_then(|incoming| incoming.sampled);
+        let runtime = RuntimeTrace::continuing(Some(XRayHeader { root, parent: None, sampled }), spec.function.tracing);
+        let (caller, form) = match (request.form, incoming) {
+            (ContextForm::Absent, Some(_)) => told(xray, w3c, &runtime),
+            (ContextForm::Absent, None) => (runtime.segment, ContextForm::Absent),
+            (form, _) => (request.caller, form),
+        };
+        let accept = own("accept").unwrap_or_default().to_owned();
         let mut delivery = Delivery {
-            user_agent: mark.clone(),
+            user_agent: own("user-agent").unwrap_or(&mark).to_owned(),
             method: request.method.clone(),
             target: request.target.clone(),
-            caller: Some(request.caller),
-            form: request.form,
+            caller: Some(caller),
+            form,
             sent: Arrival::default(),
             answered: Arrival::default(),
-            response: NoRoute::response(),
+            response: self.gateway.failed(),
             invocation: None,
             mark,
         };
-        if let Some((_, own)) = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent")) {
-            delivery.user_agent.clone_from(own);
+        match gateway::event(&*self.gateway, &request, &delivery.user_agent, &Receipt::fresh(root)) {
+            Ok(event) => self.invoke(spec, store, event, runtime, delivery, &accept).await,
+            Err(refusal) => {
+                delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
+                delivery.answered = store.mark(Mark::Answered { delivery: delivery.mark.clone() });
+                delivery.response = refusal.response;
+                Ok(delivery)
+            }
         }
-        let event = self.gateway.event(&request, &delivery.user_agent, &Receipt::fresh(root));
-        let Ok(event) = event else {
-            delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
-            delivery.answered = store.mark(Mark::Answered { delivery: delivery.mark.clone() });
-            return Ok(delivery);
-        };
-        let sampled = (request.form != ContextForm::Absent).then_some(request.caller.sampled);
-        let runtime = RuntimeTrace::continuing(Some(XRayHeader { root, parent: None, sampled }), spec.function.tracing);
-        if request.form == ContextForm::Absent {
-            delivery.caller = Some(runtime.segment);
-        }
-        self.invoke(spec, store, event, runtime, delivery).await
     }
 
     /// Delivers an event as it is.
@@ -125,12 +146,7 @@ impl Function {
         let literal = Literal::read(&event);
         let xray = literal.xray.as_deref().and_then(XRayHeader::parse);
         let w3c = literal.traceparent.as_deref().and_then(trace::parse_traceparent);
-        let incoming = match (xray, w3c) {
-            (None, Some(caller)) => {
-                Some(XRayHeader { root: caller.trace_id, parent: None, sampled: Some(caller.sampled) })
-            }
-            (xray, _) => xray,
-        };
+        let incoming = incoming(xray, w3c);
         let runtime = RuntimeTrace::continuing(incoming, spec.function.tracing);
         let (caller, form) = told(xray, w3c, &runtime);
         let delivery = Delivery {
@@ -142,44 +158,68 @@ impl Function {
             form,
             sent: Arrival::default(),
             answered: Arrival::default(),
-            response: RestApi::bad_gateway(),
+            response: self.gateway.failed(),
             invocation: None,
         };
-        self.invoke(spec, store, event, runtime, delivery).await
+        self.invoke(spec, store, event.to_string().into(), runtime, delivery, &literal.accept).await
     }
 
     async fn invoke(
         &self,
         spec: &config::Deployment,
         store: &Store,
-        event: serde_json::Value,
+        event: Bytes,
         runtime: RuntimeTrace,
         mut delivery: Delivery,
+        accept: &str,
     ) -> Result<Delivery, SiteError> {
         let trace_header = Some(runtime.header());
-        delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
-        let event = Bytes::from(event.to_string());
-        let outcome =
-            self.ask(|reply| Command::Invoke { event, trace_header: trace_header.clone(), reply })
-                .await
-                .ok_or_else(|| SiteError::new(format!("deployment {} was stopped; start another one", spec.name)))??;
-        delivery.answered = store.mark(Mark::Answered { delivery: delivery.mark.clone() });
-        let Outcome { request_id, cold_start, answer } = outcome;
-        let (response, error) = self.answer(answer);
-        delivery.response = response;
         let runtime_parent = Some(runtime.segment.span_id);
+        let turn = self.turn.clone().lock_owned().await;
+        delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
+        let stopped = || SiteError::new(format!("deployment {} was stopped; start another one", spec.name));
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Invoke { event, trace_header: trace_header.clone(), reply };
+        self.commands.send(command).await.map_err(|_| stopped())?;
+        // A task of its own, so that the turn ends with the invocation even when nobody waits for it any more.
+        let mut outcome = tokio::spawn(async move {
+            let _turn = turn;
+            answer.await
+        });
+        let in_time = match self.gateway.timeout() {
+            Some(limit) => tokio::time::timeout(limit, &mut outcome).await.ok(),
+            None => Some((&mut outcome).await),
+        };
+        delivery.answered = store.mark(Mark::Answered { delivery: delivery.mark.clone() });
+        let Some(outcome) = in_time else {
+            // The function goes on. Which invocation it is must be known to prove that all of it has arrived.
+            delivery.response = self.gateway.timed_out();
+            let limit = self.gateway.timeout().unwrap_or_default();
+            let error = ("IntegrationTimeout".to_owned(), format!("the gateway waited {limit:?} for the function"));
+            delivery.invocation = dispatched(spec, store, &delivery).await.map(|(request_id, cold_start)| Invocation {
+                request_id,
+                cold_start,
+                runtime_trace_header: trace_header,
+                runtime_parent,
+                error: Some(error),
+            });
+            return Ok(delivery);
+        };
+        let Outcome { request_id, cold_start, answer } = outcome.map_err(|_| stopped())?.map_err(|_| stopped())??;
+        let (response, error) = self.answer(answer, accept);
+        delivery.response = response;
         delivery.invocation =
             Some(Invocation { request_id, cold_start, runtime_trace_header: trace_header, runtime_parent, error });
         Ok(delivery)
     }
 
     /// The answer that the gateway gives its client, and what went wrong in the function.
-    fn answer(&self, answer: Answer) -> (HttpResponse, Option<(String, String)>) {
+    fn answer(&self, answer: Answer, accept: &str) -> (HttpResponse, Option<(String, String)>) {
         match answer {
-            Answer::Error { error_type, message } => (RestApi::bad_gateway(), Some((error_type, message))),
-            Answer::Response(body) => match self.gateway.response(&body) {
+            Answer::Error { error_type, message } => (self.gateway.failed(), Some((error_type, message))),
+            Answer::Response(body) => match self.gateway.response(&body, accept) {
                 Ok(response) => (response, None),
-                Err(error) => (RestApi::bad_gateway(), Some(("MalformedProxyResponse".into(), error.to_string()))),
+                Err(error) => (self.gateway.failed(), Some(("MalformedProxyResponse".into(), error.to_string()))),
             },
         }
     }
@@ -206,6 +246,33 @@ impl Function {
             sandbox.kill_now();
         }
     }
+}
+
+/// What Lambda continues of a request's headers: `X-Amzn-Trace-Id`, and `traceparent` where it stands alone.
+fn incoming(xray: Option<XRayHeader>, w3c: Option<Caller>) -> Option<XRayHeader> {
+    let alone = |caller: Caller| XRayHeader { root: caller.trace_id, parent: None, sampled: Some(caller.sampled) };
+    xray.or_else(|| w3c.map(alone))
+}
+
+/// Request id of a delivery's invocation, and whether it was the first of its environment; waited for as long as starting
+/// an environment may take.
+async fn dispatched(spec: &config::Deployment, store: &Store, delivery: &Delivery) -> Option<(String, bool)> {
+    let deadline = Instant::now() + spec.start_timeout;
+    let found = store.until(deadline, |capture| {
+        let mut cold_start = false;
+        for made in capture.lifecycle() {
+            match &made.mark {
+                Mark::Frozen { request_id: None } => cold_start = true,
+                Mark::Dispatched { request_id } if made.arrival.seq > delivery.sent.seq => {
+                    return Some((request_id.clone(), cold_start));
+                }
+                Mark::Dispatched { .. } => cold_start = false,
+                _ => {}
+            }
+        }
+        None
+    });
+    found.await
 }
 
 /// The caller whose trace a literal event's invocation must carry on. The event's `X-Amzn-Trace-Id` comes first, since

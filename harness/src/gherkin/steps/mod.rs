@@ -38,8 +38,9 @@ something is absent, counts, or speaks of every span or line is judged once it i
 the environment froze, the process exited, or a later request's telemetry (a fence) came through. `patience` in
 tracegate.toml bounds both.
 
-**Tags.** A label of a deployment (`@lambda`, `@http`, `@gateway`, `@process`, `@container`, `@workers`, its name, its
-`labels`) keeps a scenario on deployments that have it, `@not-LABEL` on those that have not. `@isolated` gives a scenario
+**Tags.** A label of a deployment (`@lambda`, `@http`, `@process`, `@container`, `@workers`; `@gateway` and its kind,
+`@rest-api`, `@http-api`, `@alb`, `@function-url`; its name, its `labels`) keeps a scenario on deployments that have it,
+`@not-LABEL` on those that have not. `@isolated` gives a scenario
 a deployment of its own, `@alone` the shared one to itself; steps that need either ask for it by themselves.
 `@except:RULE` opts out of an invariant, with a reason in the scenario's description; `tracegate invariants` prints them.
 ";

@@ -9,6 +9,8 @@ pub struct Literal {
     pub method: String,
     /// Path and query, percent-encoded.
     pub target: String,
+    /// `Accept`, in any case.
+    pub accept: String,
     /// `User-Agent`, in any case.
     pub user_agent: String,
     /// `X-Amzn-Trace-Id`, in any case.
@@ -51,6 +53,7 @@ impl Literal {
         Self {
             method: first(&["/httpMethod", "/requestContext/http/method"]).unwrap_or_default(),
             target,
+            accept: header("accept").unwrap_or_default(),
             user_agent: header("user-agent").unwrap_or_default(),
             xray: header("x-amzn-trace-id"),
             traceparent: header("traceparent"),

@@ -1,7 +1,5 @@
-use std::time::{Duration, UNIX_EPOCH};
-
-use super::*;
-use crate::stimulus::{Caller, ContextForm};
+use super::{super::samples, *};
+use crate::stimulus::ContextForm;
 
 const DOCUMENTED: &str = include_str!("../../../../features/documented-event.json");
 
@@ -17,33 +15,17 @@ fn documented_api() -> RestApi {
         edge_ip: "64.252.130.90".into(),
         viewer_asn: "21928".into(),
         viewer_country: "US".into(),
+        binary_media_types: Vec::new(),
+        timeout: TIMEOUT,
     }
 }
 
 fn receipt() -> Receipt {
-    Receipt {
-        request_id: "2bfe1913-eea8-48de-b643-166b53428586".into(),
-        extended_request_id: "fyRnmEIvPHcFmIg=".into(),
-        distribution: "ec99de6a8df96b4e008b942ab98e6594".into(),
-        edge_request_id: "kQzO9p3DMD3ncxkO4iPqRzen6HhIk8Y-oAUMgnwL06XZ1MLQMkBMWA==".into(),
-        time: UNIX_EPOCH + Duration::from_millis(1_675_466_288_419),
-        root: "63dd96301f7ec6c948e660f220ef3c92".parse().unwrap(),
-    }
+    samples::receipt(1_675_466_288_419, "63dd96301f7ec6c948e660f220ef3c92")
 }
 
 fn request(target: &str, form: ContextForm) -> HttpRequest {
-    HttpRequest {
-        method: "GET".into(),
-        target: target.into(),
-        headers: Vec::new(),
-        body: Bytes::new(),
-        caller: Caller {
-            trace_id: "0af7651916cd43dd8448eb211c80319c".parse().unwrap(),
-            span_id: "b7ad6b7169203331".parse().unwrap(),
-            sampled: true,
-        },
-        form,
-    }
+    HttpRequest { form, ..samples::request("GET", target, &[], b"") }
 }
 
 fn event(request: &HttpRequest) -> Value {
@@ -76,14 +58,34 @@ fn a_query_is_decoded_with_the_last_value_in_one_map_and_all_values_in_the_other
 }
 
 #[test]
-fn a_body_is_null_text_or_base64() {
-    let with = |body: &'static [u8]| {
-        event(&HttpRequest { body: Bytes::from_static(body), ..request("/files/a", ContextForm::Absent) })
+fn a_body_is_null_text_or_for_binary_media_types_base64() {
+    let with = |types: &[&str], body: &'static [u8]| {
+        let binary_media_types = types.iter().map(|&binary| binary.to_owned()).collect();
+        let api = RestApi { binary_media_types, ..documented_api() };
+        let request = samples::request("POST", "/files/a", &[("content-type", "image/png; x=y")], body);
+        let event = api.event(&request, "mark/1", &receipt()).unwrap();
+        (event["body"].clone(), event["isBase64Encoded"].clone())
     };
-    assert_eq!((&with(b"")["body"], &with(b"")["isBase64Encoded"]), (&Value::Null, &json!(false)));
-    assert_eq!(with("é".as_bytes())["body"], "é");
-    let png = with(b"\x89PNG");
-    assert_eq!((&png["body"], &png["isBase64Encoded"]), (&json!("iVBORw=="), &json!(true)));
+    assert_eq!(with(&["*/*"], b""), (Value::Null, json!(false)));
+    assert_eq!(with(&[], "é".as_bytes()), (json!("é"), json!(false)));
+    assert_eq!(with(&[], b"\x89PNG"), (json!("\u{fffd}PNG"), json!(false)));
+    assert_eq!(with(&["image/gif"], b"text"), (json!("text"), json!(false)));
+    for types in ["*/*", "image/png"] {
+        assert_eq!(with(&[types], b"\x89PNG"), (json!("iVBORw=="), json!(true)));
+    }
+}
+
+#[test]
+fn a_base64_response_is_decoded_only_for_a_client_whose_first_media_type_is_binary() {
+    let response = br#"{"statusCode": 200, "body": "iVBORw==", "isBase64Encoded": true}"#;
+    let body = |types: &[&str], accept: &str| {
+        let binary_media_types = types.iter().map(|&binary| binary.to_owned()).collect();
+        RestApi { binary_media_types, ..documented_api() }.response(response, accept).unwrap().body
+    };
+    assert_eq!(&body(&["image/png"], "image/png;q=1, text/html")[..], b"\x89PNG");
+    assert_eq!(&body(&["*/*"], "")[..], b"\x89PNG");
+    assert_eq!(&body(&["image/png"], "text/html, image/png")[..], b"iVBORw==");
+    assert_eq!(&body(&[], "image/png")[..], b"iVBORw==");
 }
 
 #[test]
@@ -127,25 +129,18 @@ fn repeated_headers_keep_the_clients_spelling_hops_add_themselves_and_lies_are_r
 #[test]
 fn a_path_fits_its_resource_or_nothing_is_invoked() {
     let route = |resource: &str, path: &str| RestApi { resource: resource.into(), ..documented_api() }.route(path);
-    assert_eq!(route("/{proxy+}", "/").unwrap(), ("/".into(), Value::Null));
-    assert_eq!(route("/{proxy+}", "/a/b/").unwrap().1, json!({ "proxy": "a/b/" }));
-    assert_eq!(route("/files/{path}", "/files/a.txt").unwrap().1, json!({ "path": "a.txt" }));
-    assert_eq!(route("/v1/{proxy+}", "/v1/a/b").unwrap().1, json!({ "proxy": "a/b" }));
-    assert_eq!(route("/healthcheck", "/healthcheck").unwrap(), ("/healthcheck".into(), Value::Null));
-    for (resource, path) in [
-        ("/files/{path}", "/files/a/b"),
-        ("/files/{path}", "/files/"),
-        ("/files/{path}", "/other/a"),
-        ("/v1/{proxy+}", "/v1"),
-    ] {
-        assert!(route(resource, path).is_err(), "{resource} {path}");
-    }
-    assert_eq!(NoRoute::response().status, 403);
+    assert_eq!(route("/{proxy+}", "/"), Some(("/".into(), Value::Null)));
+    assert_eq!(route("/files/{path}", "/files/a.txt"), Some(("/files/{path}".into(), json!({ "path": "a.txt" }))));
+    assert_eq!(route("/files/{path}", "/other/a"), None);
+    let api = RestApi { resource: "/files/{path}".into(), ..documented_api() };
+    let refusal = api.event(&request("/other/a", ContextForm::Absent), "mark/1", &receipt()).unwrap_err();
+    assert_eq!(refusal.response.status, 403);
+    assert!(refusal.to_string().contains("/other/a does not fit"), "{refusal}");
 }
 
 #[test]
 fn a_proxy_response_is_taken_apart() {
-    let answer = |body: Value| documented_api().response(body.to_string().as_bytes()).unwrap();
+    let answer = |body: Value| documented_api().response(body.to_string().as_bytes(), "").unwrap();
     let response = answer(json!({
         "statusCode": 201, "body": "hi",
         "headers": { "Content-Type": "text/plain", "X-One": 1, "Set-Cookie": "b" },
@@ -155,9 +150,8 @@ fn a_proxy_response_is_taken_apart() {
     assert_eq!(&response.body[..], b"hi");
     let pairs: Vec<(&str, &str)> = response.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
     assert_eq!(pairs, [("set-cookie", "a"), ("set-cookie", "b"), ("content-type", "text/plain"), ("x-one", "1")]);
-    let bytes = answer(json!({ "statusCode": "200", "body": "iVBORw==", "isBase64Encoded": true, "headers": null }));
-    assert_eq!(&bytes.body[..], b"\x89PNG");
-    assert_eq!(bytes.header("content-type"), Some("application/json"));
+    let bare = answer(json!({ "statusCode": "200", "headers": null }));
+    assert_eq!((bare.status, bare.header("content-type")), (200, Some("application/json")));
 }
 
 #[test]
@@ -175,9 +169,8 @@ fn a_malformed_response_is_refused_with_what_is_wrong_in_it() {
         (r#"{"statusCode": 200, "isBase64Encoded": true, "body": "%"}"#, "base64"),
         (r#"{"statusCode": 200, "isBase64Encoded": "yes"}"#, "isBase64Encoded"),
     ] {
-        let error = documented_api().response(body.as_bytes()).unwrap_err();
+        let api = RestApi { binary_media_types: vec!["*/*".into()], ..documented_api() };
+        let error = api.response(body.as_bytes(), "").unwrap_err();
         assert!(error.to_string().contains(reason), "{body}: {error}");
     }
-    let answer = RestApi::bad_gateway();
-    assert_eq!((answer.status, &answer.body[..]), (502, &br#"{"message": "Internal server error"}"#[..]));
 }
