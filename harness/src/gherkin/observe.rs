@@ -1,7 +1,7 @@
 //! Looking at what came of a stimulus: waking on arrival for what must be there, and only on a proof of completeness for
 //! what must not.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use tokio::time::Instant;
 
@@ -16,6 +16,10 @@ use crate::{
     stimulus::Delivery,
 };
 
+/// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
+/// none.
+const LAST_WORD: Duration = Duration::from_millis(200);
+
 /// One request with what came of it.
 pub(super) struct Seen<'a> {
     pub evidence: RequestEvidence,
@@ -29,21 +33,30 @@ impl Scene {
     pub async fn eventually(&mut self, judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let at = self.last_index()?;
         let deadline = Instant::now() + self.stage.spec.patience;
+        let mut unproven = None;
         let accepted = {
             let sent = &self.sent[at];
             let store = self.instance.store();
             let look = |capture: &Capture| judge(&self.seen(capture, sent)).ok();
             tokio::select! {
                 biased;
-                found = store.until(deadline, look) => found.is_some(),
+                found = store.until(deadline + LAST_WORD, look) => found.is_some(),
                 // A proof ends the wait early; without one the wait goes on to its deadline.
-                () = async { if self.prove(&[&sent.delivery], deadline).await.is_err() { std::future::pending().await } } => false,
+                () = async {
+                    if let Err(problem) = self.prove(&[&sent.delivery], deadline).await {
+                        unproven = Some(problem);
+                        std::future::pending().await
+                    }
+                } => false,
             }
         };
         if accepted {
             return Ok(());
         }
-        let proven = self.settle(&[at], deadline).await;
+        let proven = match unproven {
+            Some(problem) => Err(problem),
+            None => self.settle(&[at], deadline).await,
+        };
         let sent = &self.sent[at];
         self.instance.store().look(|capture| {
             let seen = self.seen(capture, sent);
