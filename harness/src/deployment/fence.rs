@@ -293,7 +293,11 @@ impl Service {
                 self.fences.note(&request.caller, &mark, after);
                 fences.push(Fence { trace_id: request.caller.trace_id, mark: mark.clone(), after, at: Instant::now() });
                 let limit = spec.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
-                async move { http::send(self.address, &request, &mark, limit).await }
+                let over = Over { store, fence: mark.clone() };
+                async move {
+                    let _over = over;
+                    http::send(self.address, &request, &mark, limit).await
+                }
             });
             for result in join_all(requests.collect::<Vec<_>>()).await {
                 match result {
@@ -407,6 +411,18 @@ impl Service {
             reason += &format!("; {trouble}");
         }
         Incomplete { reason, waited }
+    }
+}
+
+/// Says in the store that a fence is over, also when the wait for its answer is given up.
+struct Over<'a> {
+    store: &'a Store,
+    fence: String,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.store.mark(Mark::FenceOver { fence: std::mem::take(&mut self.fence) });
     }
 }
 
