@@ -277,13 +277,22 @@ impl Service {
         let started = Instant::now();
         let mut fences: Vec<Fence> = Vec::new();
         let mut answered = 0;
+        let mut refused = None;
         let mut trouble = None;
         let mut rounds = tokio::time::interval(SPACING);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             rounds.tick().await;
             if !fences.is_empty() && Instant::now() >= deadline {
-                return Err(self.incomplete(spec, store, deliveries, &fences, answered, trouble, started.elapsed()));
+                return Err(self.incomplete(
+                    spec,
+                    store,
+                    deliveries,
+                    &fences,
+                    (answered, refused),
+                    trouble,
+                    started.elapsed(),
+                ));
             }
             let round = if spec.workers > 1 { PER_WORKER * spec.workers } else { 1 };
             let requests = (0..round).map(|_| {
@@ -301,7 +310,10 @@ impl Service {
             });
             for result in join_all(requests.collect::<Vec<_>>()).await {
                 match result {
-                    Ok(_) => answered += 1,
+                    Ok(response) => {
+                        answered += 1;
+                        refused = Some(response.status).filter(|status| *status >= 400);
+                    }
                     // A request that had no time left says nothing of the service.
                     Err(_) if Instant::now() >= deadline && answered > 0 => {}
                     Err(error) => trouble = Some(error),
@@ -360,7 +372,7 @@ impl Service {
         store: &Store,
         deliveries: &[&Delivery],
         fences: &[Fence],
-        answered: usize,
+        (answered, refused): (usize, Option<u16>),
         trouble: Option<http::HttpError>,
         waited: Duration,
     ) -> Incomplete {
@@ -370,7 +382,11 @@ impl Service {
             if names.is_empty() { "none".into() } else { names.join(", ") }
         };
         let target = spec.fence_target();
-        let mut reason = format!("{} fences were sent (GET {target}), {answered} were answered, ", fences.len());
+        let mut reason = format!("{} fences were sent (GET {target}), {answered} were answered", fences.len());
+        if let Some(status) = refused {
+            reason += &format!(" (with {status}: is the path right?)");
+        }
+        reason += ", ";
         if returned.spans.is_empty() {
             let (requests, spans) = store.look(|capture| (capture.requests().len(), capture.spans().len()));
             reason +=
