@@ -119,14 +119,15 @@ pub struct Deployment {
     /// How long starting may take. Default 30 s.
     #[serde(default = "default_start_timeout", deserialize_with = "duration")]
     pub start_timeout: Duration,
-    /// How long an expectation waits for telemetry before it fails. Default 10 s.
+    /// How long an expectation waits for telemetry before it fails. Default 20 s: SDKs export spans every 5 s unless they
+    /// are told otherwise, and a proof of completeness may need three of their rounds.
     #[serde(default = "default_patience", deserialize_with = "duration")]
     pub patience: Duration,
     /// How long a client waits for an answer. Default 10 s.
-    #[serde(default = "default_patience", deserialize_with = "duration")]
+    #[serde(default = "default_request_timeout", deserialize_with = "duration")]
     pub request_timeout: Duration,
-    /// Last resort where no fence comes back: nothing more is expected once nothing has arrived for this long. Not set
-    /// by default, because silence proves little.
+    /// Last resort where no fence comes back: nothing more is expected once no span and no log record has been exported
+    /// for this long. Not set by default, because silence proves little; the verdict says that it rests on it.
     #[serde(default, deserialize_with = "some_duration")]
     pub quiet: Option<Duration>,
     /// `GET` target of the requests that prove completeness. Default: the target of `ready.http`, else `/`.
@@ -368,6 +369,10 @@ const fn default_start_timeout() -> Duration {
 }
 
 const fn default_patience() -> Duration {
+    Duration::from_secs(20)
+}
+
+const fn default_request_timeout() -> Duration {
     Duration::from_secs(10)
 }
 
@@ -546,7 +551,7 @@ mod tests {
         let web = &config.deployments["web"];
         assert_eq!(web.fence_target(), "/up");
         assert!(web.all_labels().contains("http"));
-        assert_eq!(web.patience, Duration::from_secs(10));
+        assert_eq!((web.patience, web.request_timeout), (Duration::from_secs(20), Duration::from_secs(10)));
     }
 
     #[test]

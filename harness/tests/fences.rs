@@ -32,6 +32,8 @@ struct Behaviour {
     workers: usize,
     /// Workers from the first that export anything.
     instrumented: usize,
+    /// A path that its instrumentation leaves out.
+    excluded: &'static str,
     /// Whether it reads `traceparent`.
     propagates: bool,
     /// Whether it names its instances.
@@ -45,7 +47,7 @@ struct Behaviour {
 impl Default for Behaviour {
     fn default() -> Self {
         let delay = [Duration::from_millis(40), Duration::from_millis(120)];
-        Self { workers: 1, instrumented: 1, propagates: true, named: true, logs: &[], delay }
+        Self { workers: 1, instrumented: 1, excluded: "", propagates: true, named: true, logs: &[], delay }
     }
 }
 
@@ -72,7 +74,7 @@ fn export(signal: Signal) -> ExportRequest {
 impl Service {
     fn handle(&self, path: &str, headers: &HeaderMap) {
         let worker = self.next.fetch_add(1, Ordering::SeqCst) % self.behaviour.workers;
-        if worker >= self.behaviour.instrumented {
+        if worker >= self.behaviour.instrumented || path == self.behaviour.excluded {
             return;
         }
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
@@ -220,8 +222,12 @@ impl Sandbox for HereSandbox {
 }
 
 async fn start(behaviour: Behaviour) -> Deployment {
+    start_with(behaviour, "").await
+}
+
+async fn start_with(behaviour: Behaviour, more: &str) -> Deployment {
     let text = format!(
-        "[deployments.here]\nkind = \"process\"\ncommand = [\"x\"]\nready = {{ http = \"/healthcheck\" }}\nworkers = {}",
+        "[deployments.here]\nkind = \"process\"\ncommand = [\"x\"]\nready = {{ http = \"/healthcheck\" }}\nworkers = {}\n{more}",
         behaviour.workers
     );
     let config = Config::parse(&text, Path::new("/"), Path::new("tracegate.toml")).unwrap();
@@ -368,4 +374,48 @@ async fn what_has_exited_needs_no_fence() {
     };
     let error = deployment.send(request).await.unwrap_err();
     assert!(error.what.contains("has ended: exit status: 0"), "{error}");
+}
+
+#[tokio::test]
+async fn a_fence_target_without_instrumentation_leaves_no_proof_and_the_reason_names_the_settings_that_help() {
+    let deployment = start(Behaviour { excluded: "/healthcheck", ..Behaviour::default() }).await;
+    let delivery = send(&deployment, ContextForm::Both).await;
+    let incomplete = settle(&deployment, &delivery, Duration::from_millis(300)).await.unwrap_err();
+    for part in ["1 spans were received", "`fence`", "`quiet`", "left out of the instrumentation"] {
+        assert!(incomplete.reason.contains(part), "{part} is missing in: {incomplete}");
+    }
+    let silent = start(Behaviour { instrumented: 0, ..Behaviour::default() }).await;
+    let delivery = send(&silent, ContextForm::Both).await;
+    let incomplete = settle(&silent, &delivery, Duration::from_millis(300)).await.unwrap_err();
+    assert!(incomplete.reason.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{incomplete}");
+}
+
+#[tokio::test]
+async fn another_fence_target_is_used_where_the_readiness_target_is_not_instrumented() {
+    let behaviour = Behaviour { excluded: "/healthcheck", ..Behaviour::default() };
+    let deployment = start_with(behaviour, "fence = \"/files/\"").await;
+    let delivery = send(&deployment, ContextForm::Both).await;
+    assert!(matches!(settle(&deployment, &delivery, PATIENCE).await, Ok(Proof::Fence { .. })));
+}
+
+#[tokio::test]
+async fn a_declared_silence_is_enough_where_no_fence_comes_back_and_the_proof_says_so() {
+    let behaviour = Behaviour { excluded: "/healthcheck", ..Behaviour::default() };
+    let deployment = start_with(behaviour, "quiet = \"150ms\"").await;
+    for patience in [Duration::from_secs(2), PATIENCE] {
+        let delivery = send(&deployment, ContextForm::Both).await;
+        let started = Instant::now();
+        let proof = settle(&deployment, &delivery, patience).await.unwrap();
+        assert_eq!(proof.to_string(), "nothing for 150ms (no proof)");
+        assert!(started.elapsed() < Duration::from_secs(3), "the second time no fence is waited for");
+        let came = deployment.store().look(|capture| capture.spans_of(delivery.trace_id().unwrap()).count());
+        assert_eq!(came, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_fence_that_comes_back_is_a_proof_although_a_silence_is_declared() {
+    let deployment = start_with(Behaviour::default(), "quiet = \"1ms\"").await;
+    let delivery = send(&deployment, ContextForm::Both).await;
+    assert!(matches!(settle(&deployment, &delivery, PATIENCE).await, Ok(Proof::Fence { .. })));
 }

@@ -119,6 +119,11 @@ pub enum Mark {
         /// Its mark, which is its `User-Agent`.
         fence: String,
     },
+    /// The answer to it was read, or nobody waits for it any more.
+    FenceOver {
+        /// As in [`Mark::FenceSent`].
+        fence: String,
+    },
     /// The runtime took an event from `/next`.
     Dispatched {
         /// Lambda's request id.

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | [`request`] | which spans and records are those of one request, even when many share a trace id |
 //! | [`trace`] | the spans of a request as a tree, its orphans and its duplicates |
+//! | [`background`] | whether a line without ids is of a request or of the service's own doing |
 //! | [`logs`] | whether one record is correlated: the five conditions |
 //! | [`copies`] | whether the line and the OTLP copy of a record name the same ids |
 //! | [`xray`] | trace ids and contexts as X-Ray and W3C write them |
 
+pub mod background;
 pub mod copies;
 pub mod logs;
 pub mod request;

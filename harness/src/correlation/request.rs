@@ -1,6 +1,7 @@
 //! The spans and log records of one request, told apart from those of all others.
 
 use std::{
+    cell::LazyCell,
     collections::{HashMap, HashSet},
     fmt,
     sync::Arc,
@@ -8,7 +9,7 @@ use std::{
 
 use regex::Regex;
 
-use super::Trace;
+use super::{Trace, background};
 use crate::{
     capture::Capture,
     stimulus::{Caller, ContextForm, Delivery},
@@ -32,6 +33,13 @@ pub struct Options<'a> {
     /// Whether nothing else ran between the request and the end of the window, so that a record without ids that
     /// came in between must be this request's.
     pub exclusive: bool,
+    /// Whether nothing but requests of the same scenario ran meanwhile, so that a line without ids is of one of them.
+    pub alone: bool,
+    /// Position up to which a line that quotes the request's method and path belongs to it: an access log is written
+    /// behind the answer. `None` for `window_end`.
+    pub quoted_until: Option<u64>,
+    /// Targets of the harness's own `GET` requests: a line that quotes one of them is of those.
+    pub own_targets: &'a [&'a str],
     /// Lines to leave out, by their text as written.
     pub ignore: &'a [Regex],
 }
@@ -126,6 +134,8 @@ pub struct RequestEvidence {
     pub logs: Vec<Arc<LogRecord>>,
     /// Text lines that came during the request or have its request id; they claim nothing.
     pub text: Vec<Arc<LogRecord>>,
+    /// Those of `logs` that carry no ids and do not speak of the request either: only the time says that they are of it.
+    pub guessed: Vec<Arc<LogRecord>>,
     /// What came with it and does not belong to it.
     pub strangers: Vec<Stranger>,
     /// When nothing was found: entry spans that came, each of which is somebody else's or nobody's.
@@ -390,6 +400,7 @@ impl<'a> Search<'a> {
             trace,
             logs: Vec::new(),
             text: Vec::new(),
+            guessed: Vec::new(),
             strangers,
             candidates,
             caller: self.caller,
@@ -412,6 +423,8 @@ impl<'a> Search<'a> {
 
     fn records(&self, evidence: &mut RequestEvidence, traces: &[TraceId], shared: &HashSet<TraceId>) {
         let end = self.options.window_end.unwrap_or(self.delivery.answered.seq);
+        let quoted_until = self.options.quoted_until.unwrap_or(end);
+        let background = LazyCell::new(|| background::background(self.capture));
         let tree: HashSet<SpanId> = evidence.trace.nodes().iter().map(|node| node.span.span_id).collect();
         for record in self.capture.logs() {
             if record.origin != LogOrigin::Otlp && self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw))
@@ -447,15 +460,39 @@ impl<'a> Search<'a> {
                 && own_trace
                 && received.is_none()
                 && (record.request_id.is_none() || own_request);
-            let belongs = in_tree
+            let is_line = record.origin != LogOrigin::Otlp;
+            let quotes = |method, target| background::speaks_of(record, method, target);
+            let quoted = is_line
+                && named.is_none()
+                && record.request_id.is_none()
+                && (self.options.exclusive || self.options.alone)
+                && (self.delivery.sent.seq..=quoted_until).contains(&record.arrival.seq)
+                && quotes(self.delivery.method.as_str(), self.delivery.target.as_str());
+            let nobody_else =
+                self.options.exclusive || (self.options.alone && named.is_none() && record.span_id.valid().is_none());
+            let by_time = || {
+                lonely
+                    && record.request_id.is_none()
+                    && when
+                    && nobody_else
+                    && !(named.is_none()
+                        && is_line
+                        && (self.options.own_targets.iter().any(|target| quotes("GET", target))
+                            || background::written_before(record, self.delivery.sent.unix_nano)
+                            || background.contains(&background::Shape::of(record))))
+            };
+            let sure = in_tree
                 || unsampled
                 || (own_trace && alone)
                 || own_request
                 // With another trace id, or with none: the ids of one record do not agree.
                 || record.span_id.valid().is_some_and(|id| tree.contains(&id))
                 || self.mentions(record)
-                || (lonely && record.request_id.is_none() && when && self.options.exclusive);
-            if belongs {
+                || quoted;
+            if sure || by_time() {
+                if !sure && named.is_none() && is_line {
+                    evidence.guessed.push(record.clone());
+                }
                 if let (false, Some(span)) = (in_tree, received) {
                     let entry = self.entry_above(span);
                     evidence.outside.insert((span.trace_id, span.span_id), entry);

@@ -22,7 +22,7 @@ use super::{
     service::{Service, next_mark, probe},
 };
 use crate::{
-    capture::{Capture, Mark, Store},
+    capture::{Capture, Mark, Signal, Store},
     config,
     stimulus::{Caller, Delivery, http},
     telemetry::{Attributes, LogOrigin, LogRecord, Span, TraceId, Value},
@@ -58,6 +58,8 @@ struct Known {
     sent: Vec<Fence>,
     /// Whether the target writes OTLP log records; `None` before the first fence.
     logs: Option<bool>,
+    /// Whether fences were given their time once and nothing came back, where `quiet` is declared.
+    hopeless: bool,
     /// The trace of every request of the harness's own.
     traces: Vec<TraceId>,
 }
@@ -210,10 +212,43 @@ impl Service {
         let proof = tokio::select! {
             biased;
             status = self.sandbox.exited() => return Ok(Proof::Exited { status }),
-            proof = self.fenced(spec, store, deliveries, deadline) => proof?,
+            proof = self.fenced_or_quiet(spec, store, deliveries, deadline) => proof?,
         };
         self.sandbox.drain().await;
         Ok(proof)
+    }
+
+    /// A fence where one comes back, and the declared silence where none does.
+    async fn fenced_or_quiet(
+        &self,
+        spec: &config::Deployment,
+        store: &Store,
+        deliveries: &[&Delivery],
+        deadline: Instant,
+    ) -> Result<Proof, Incomplete> {
+        let Some(window) = spec.quiet else { return self.fenced(spec, store, deliveries, deadline).await };
+        let started = Instant::now();
+        let mut unproven = None;
+        if !self.fences.with(|known| known.hopeless) {
+            // A fence is worth waiting for, as long as there is time left for the silence.
+            let half = started + deadline.saturating_duration_since(started + window) / 2;
+            match self.fenced(spec, store, deliveries, half).await {
+                Ok(proof) => return Ok(proof),
+                Err(incomplete) => unproven = Some(incomplete),
+            }
+            let came_back = store.look(|capture| {
+                self.fences.with(|known| {
+                    capture.spans().iter().any(|span| known.sent.iter().any(|fence| fence.signature().span(span)))
+                })
+            });
+            self.fences.with(|known| known.hopeless = !came_back);
+        }
+        if quiet(store, window, deadline).await {
+            return Ok(Proof::Quiet(window));
+        }
+        let fence = unproven.map_or_else(|| "no fence ever came back".to_owned(), |incomplete| incomplete.reason);
+        let reason = format!("{fence}; and spans or log records were exported too often for `quiet`, {window:?}");
+        Err(Incomplete { reason, waited: started.elapsed() })
     }
 
     async fn fenced(
@@ -242,11 +277,23 @@ impl Service {
         let started = Instant::now();
         let mut fences: Vec<Fence> = Vec::new();
         let mut answered = 0;
+        let mut refused = None;
         let mut trouble = None;
         let mut rounds = tokio::time::interval(SPACING);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             rounds.tick().await;
+            if !fences.is_empty() && Instant::now() >= deadline {
+                return Err(self.incomplete(
+                    spec,
+                    store,
+                    deliveries,
+                    &fences,
+                    (answered, refused),
+                    trouble,
+                    started.elapsed(),
+                ));
+            }
             let round = if spec.workers > 1 { PER_WORKER * spec.workers } else { 1 };
             let requests = (0..round).map(|_| {
                 let (request, mark) = (probe(spec.fence_target()), next_mark("tracegate-fence"));
@@ -255,11 +302,20 @@ impl Service {
                 self.fences.note(&request.caller, &mark, after);
                 fences.push(Fence { trace_id: request.caller.trace_id, mark: mark.clone(), after, at: Instant::now() });
                 let limit = spec.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
-                async move { http::send(self.address, &request, &mark, limit).await }
+                let over = Over { store, fence: mark.clone() };
+                async move {
+                    let _over = over;
+                    http::send(self.address, &request, &mark, limit).await
+                }
             });
             for result in join_all(requests.collect::<Vec<_>>()).await {
                 match result {
-                    Ok(_) => answered += 1,
+                    Ok(response) => {
+                        answered += 1;
+                        refused = Some(response.status).filter(|status| *status >= 400);
+                    }
+                    // A request that had no time left says nothing of the service.
+                    Err(_) if Instant::now() >= deadline && answered > 0 => {}
                     Err(error) => trouble = Some(error),
                 }
             }
@@ -293,9 +349,6 @@ impl Service {
                     return Ok(self.proof(store, &fences, deliveries));
                 }
             }
-            if Instant::now() >= deadline {
-                return Err(self.incomplete(spec, store, deliveries, &fences, answered, trouble, started.elapsed()));
-            }
         }
     }
 
@@ -319,7 +372,7 @@ impl Service {
         store: &Store,
         deliveries: &[&Delivery],
         fences: &[Fence],
-        answered: usize,
+        (answered, refused): (usize, Option<u16>),
         trouble: Option<http::HttpError>,
         waited: Duration,
     ) -> Incomplete {
@@ -329,12 +382,28 @@ impl Service {
             if names.is_empty() { "none".into() } else { names.join(", ") }
         };
         let target = spec.fence_target();
-        let mut reason = format!("{} fences were sent (GET {target}), {answered} were answered, ", fences.len());
+        let mut reason = format!("{} fences were sent (GET {target}), {answered} were answered", fences.len());
+        if let Some(status) = refused {
+            reason += &format!(" (with {status}: is the path right?)");
+        }
+        reason += ", ";
         if returned.spans.is_empty() {
-            let spans = store.look(|capture| capture.spans().len());
+            let (requests, spans) = store.look(|capture| (capture.requests().len(), capture.spans().len()));
             reason +=
                 &format!("and no span of theirs arrived; {spans} spans were received from this deployment so far. ");
-            reason += "Is its target instrumented? Another one can be set with `fence`";
+            reason += &match (requests, spans) {
+                (0, _) => "It exported nothing at all: does it read OTEL_EXPORTER_OTLP_ENDPOINT (and is \
+                           OTEL_EXPORTER_OTLP_PROTOCOL one of grpc, http/protobuf and http/json), and are the processes that \
+                           answer requests instrumented, and not only a parent of theirs?"
+                    .to_owned(),
+                (_, 0) => "It exports other signals and no spans: is its traces exporter on, and does it sample?".to_owned(),
+                _ => format!(
+                    "Is GET {target} left out of the instrumentation, as health checks often are (OTEL_PYTHON_EXCLUDED_URLS \
+                     and the like), or not sampled? Set `fence` to the path of an instrumented GET request, or, where there is \
+                     none, `quiet` to a silence that is enough; `patience` must be longer than the exporter's delay \
+                     (OTEL_BSP_SCHEDULE_DELAY)"
+                ),
+            };
         } else if !returned.covers(&returned.spans, spec.workers) {
             let needed = if returned.parts.is_empty() {
                 format!("{} workers are configured", spec.workers)
@@ -342,6 +411,9 @@ impl Service {
                 format!("the request's telemetry is from {}", named(&returned.parts))
             };
             reason += &format!("{} came back, from instances {}; {needed}", returned.fences, named(&returned.spans));
+            if returned.spans.len() < spec.workers && !returned.spans.contains(&None) {
+                reason += "; a worker process that is forked or spawned after the instrumentation has none of its own";
+            }
             if returned.spans.contains(&None) {
                 reason += "; a resource without service.instance.id or process.pid cannot be told from another";
             }
@@ -355,6 +427,35 @@ impl Service {
             reason += &format!("; {trouble}");
         }
         Incomplete { reason, waited }
+    }
+}
+
+/// Says in the store that a fence is over, also when the wait for its answer is given up.
+struct Over<'a> {
+    store: &'a Store,
+    fence: String,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.store.mark(Mark::FenceOver { fence: std::mem::take(&mut self.fence) });
+    }
+}
+
+/// Waits until no span and no log record was exported for as long as `window`; `false` when that was not so by
+/// `deadline`. Metrics do not count: they are exported whether anything happens or not.
+async fn quiet(store: &Store, window: Duration, deadline: Instant) -> bool {
+    let exports =
+        |capture: &Capture| capture.requests().iter().filter(|export| export.signal != Signal::Metrics).count();
+    loop {
+        let until = Instant::now() + window;
+        if until > deadline {
+            return false;
+        }
+        let before = store.look(exports);
+        if store.until(until, |capture| (exports(capture) > before).then_some(())).await.is_none() {
+            return true;
+        }
     }
 }
 

@@ -123,7 +123,14 @@ impl Service {
         };
         let what = match ended {
             Some(status) => format!("ended before it was ready: {status}"),
-            None => format!("was not ready within {:?}: {state}", spec.start_timeout),
+            None => {
+                let hint = if spec.kind.is_container() || !state.contains("no connection") {
+                    ""
+                } else {
+                    "; is it told its port? `{port}` in `command`, `args` or `env` stands for it"
+                };
+                format!("was not ready within {:?}: {state}{hint}", spec.start_timeout)
+            }
         };
         Err(SiteError::new(format!(
             "deployment {} ({}) {what}\n{}",

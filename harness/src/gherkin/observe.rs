@@ -1,21 +1,35 @@
 //! Looking at what came of a stimulus: waking on arrival for what must be there, and only on a proof of completeness for
 //! what must not.
 
-use std::fmt::Write as _;
+use std::{collections::HashSet, fmt::Write as _, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
     registry::StepResult,
-    world::{Scene, Sent},
+    world::{Scene, Sent, Settled},
 };
 use crate::{
     capture::{Capture, Mark},
-    correlation::{FoundBy, Options, RequestEvidence, request},
+    config::Ready,
+    correlation::{
+        FoundBy, Options, RequestEvidence,
+        background::{GRACE, Shape, background},
+        request,
+    },
     invariant::{self, Subject},
     report::Problem,
     stimulus::Delivery,
 };
+
+/// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
+/// none.
+const LAST_WORD: Duration = Duration::from_millis(200);
+
+/// How long the service is watched while nothing is asked of it, at least, and as a multiple of its slowest answer: what
+/// fell into that time by chance comes again in this one.
+const LEAST_WATCH: Duration = Duration::from_secs(1);
+const WATCH_FACTOR: u32 = 20;
 
 /// One request with what came of it.
 pub(super) struct Seen<'a> {
@@ -30,27 +44,37 @@ impl Scene {
     pub async fn eventually(&mut self, judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let at = self.last_index()?;
         let deadline = Instant::now() + self.stage.spec.patience;
+        let mut unproven = None;
         let accepted = {
             let sent = &self.sent[at];
             let store = self.instance.store();
             let look = |capture: &Capture| judge(&self.seen(capture, sent)).ok();
             tokio::select! {
                 biased;
-                found = store.until(deadline, look) => found.is_some(),
+                found = store.until(deadline + LAST_WORD, look) => found.is_some(),
                 // A proof ends the wait early; without one the wait goes on to its deadline.
-                () = async { if self.prove(&[&sent.delivery], deadline).await.is_err() { std::future::pending().await } } => false,
+                () = async {
+                    if let Err(problem) = self.prove(&[&sent.delivery], deadline).await {
+                        unproven = Some(problem);
+                        std::future::pending().await
+                    }
+                } => false,
             }
         };
         if accepted {
             return Ok(());
         }
-        let proven = self.settle(&[at], deadline).await;
+        let proven = match unproven {
+            Some(problem) => Err(problem),
+            None => self.settle(&[at], deadline).await,
+        };
+        self.found_background(&[at]).await;
         let sent = &self.sent[at];
         self.instance.store().look(|capture| {
             let seen = self.seen(capture, sent);
             let Err(message) = judge(&seen) else { return Ok(()) };
             let complete = match &proven {
-                Ok(()) => sent.settled.as_ref().map_or_else(String::new, |(proof, _)| proof.clone()),
+                Ok(()) => sent.settled.as_ref().map_or_else(String::new, |settled| settled.proof.clone()),
                 Err(problem) => problem.message.clone(),
             };
             Err(Problem::failed(format!("{message}\n{}", self.context(&seen, &complete))))
@@ -97,13 +121,21 @@ impl Scene {
                 unproven
             });
         }
+        let judged = self.judge_each(which, &judge);
+        if judged.is_err() && self.found_background(which).await {
+            return self.judge_each(which, &judge);
+        }
+        judged
+    }
+
+    fn judge_each(&self, which: &[usize], judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let store = self.instance.store();
         for &at in which {
             let sent = &self.sent[at];
             store.look(|capture| {
                 let seen = self.seen(capture, sent);
                 judge(&seen).map_err(|message| {
-                    let proof = sent.settled.as_ref().map_or("", |(proof, _)| proof);
+                    let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
                     Problem::failed(format!("{message}\n{}", self.context(&seen, proof)))
                 })
             })?;
@@ -132,17 +164,53 @@ impl Scene {
                     return Ok(());
                 }
                 let findings: Vec<String> = findings.iter().map(|finding| format!("broken     {finding}")).collect();
-                let proof = sent.settled.as_ref().map_or("", |(proof, _)| proof);
+                let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
                 Err(Problem::failed(format!("{}\n{}", findings.join("\n"), self.context(&seen, proof))))
             })?;
         }
         Ok(())
     }
 
+    /// Where nothing but the time says that lines without ids are of these requests: watches the service while nothing is
+    /// asked of it. Whether it writes some of those lines then too, so that they are not the requests'.
+    async fn found_background(&self, which: &[usize]) -> bool {
+        let store = self.instance.store();
+        let guessed: HashSet<Shape> = store.look(|capture| {
+            let guessed = which.iter().flat_map(|&at| self.evidence(capture, &self.sent[at]).guessed);
+            guessed.map(|record| Shape::of(&record)).collect()
+        });
+        if guessed.is_empty() || !self.is_alone() {
+            return false;
+        }
+        let took = which.iter().map(|&at| {
+            let delivery = &self.sent[at].delivery;
+            delivery.answered.unix_nano.saturating_sub(delivery.sent.unix_nano)
+        });
+        let took = Duration::from_nanos(took.max().unwrap_or_default());
+        let watch = (took * WATCH_FACTOR).clamp(LEAST_WATCH, self.stage.spec.patience.max(LEAST_WATCH));
+        let deadline = Instant::now() + GRACE + watch;
+        store.until(deadline, |capture| background(capture).is_superset(&guessed).then_some(())).await;
+        store.look(|capture| !background(capture).is_disjoint(&guessed))
+    }
+
     /// Everything that was captured for a stimulus.
     pub fn evidence(&self, capture: &Capture, sent: &Sent) -> RequestEvidence {
+        let spec = &self.stage.spec;
+        let ready = match &spec.ready {
+            Some(Ready::Http(target)) if !spec.kind.is_lambda() => Some(target.as_str()),
+            _ => None,
+        };
+        let own: Vec<&str> = ready.into_iter().chain((!spec.kind.is_lambda()).then(|| spec.fence_target())).collect();
         let options = Options {
-            window_end: sent.settled.as_ref().map(|(_, end)| *end),
+            window_end: sent.settled.as_ref().map(|settled| settled.window_end),
+            // The harness's own requests to the same target write the same line.
+            quoted_until: sent
+                .settled
+                .as_ref()
+                .filter(|_| !own.contains(&sent.delivery.target.as_str()))
+                .map(|settled| settled.proven_at),
+            alone: self.is_alone(),
+            own_targets: &own,
             exclusive: self.is_alone() && !self.sent.iter().any(|other| overlaps(&sent.delivery, &other.delivery)),
             ignore: &self.stage.ignore,
         };
@@ -199,7 +267,7 @@ impl Scene {
             if lost.is_empty() {
                 return Ok(());
             }
-            let proof = sent.settled.as_ref().map_or("", |(proof, _)| proof);
+            let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
             Err(Problem::failed(format!("{}\n{}", lost.join("\n"), self.context(&seen, proof))))
         })
     }
@@ -222,9 +290,10 @@ impl Scene {
         let began = self.instance.store().look(Capture::last_seq);
         let deliveries: Vec<&Delivery> = open.iter().map(|&at| &self.sent[at].delivery).collect();
         let proof = self.prove(&deliveries, deadline).await?;
+        let proven_at = self.instance.store().look(Capture::last_seq);
         for at in open {
-            let end = self.instance.store().look(|capture| window_end(capture, &self.sent[at], began));
-            self.sent[at].settled = Some((proof.clone(), end));
+            let window_end = self.instance.store().look(|capture| window_end(capture, &self.sent[at], began));
+            self.sent[at].settled = Some(Settled { proof: proof.clone(), window_end, proven_at });
         }
         self.proofs.insert(proof);
         Ok(())

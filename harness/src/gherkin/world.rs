@@ -79,8 +79,19 @@ pub(super) struct Sent {
     pub delivery: Delivery,
     /// The trace in the X-Amzn-Trace-Id header of a literal event.
     pub event_root: Option<TraceId>,
-    /// Why nothing more will come, once that was proven, with the last stamp that belongs to the request.
-    pub settled: Option<(String, u64)>,
+    /// Why nothing more will come, once that was proven.
+    pub settled: Option<Settled>,
+}
+
+/// What is known of a stimulus once it is proven that nothing more will come.
+#[derive(Debug, Clone)]
+pub(super) struct Settled {
+    /// Why.
+    pub proof: String,
+    /// The last stamp that belongs to the request.
+    pub window_end: u64,
+    /// The last stamp before the proof.
+    pub proven_at: u64,
 }
 
 impl Sent {

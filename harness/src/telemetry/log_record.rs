@@ -63,7 +63,7 @@ impl fmt::Display for LogOrigin {
 }
 
 /// How a log line was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LineFormat {
     /// Not a line: an OTLP log record.
     Otlp,

@@ -33,7 +33,8 @@ pub fn parse_line(line: &str, origin: LogOrigin, arrival: Arrival) -> Vec<LogRec
     if line.trim().is_empty() {
         return Vec::new();
     }
-    let parts = match json::parse(line) {
+    // Some loggers colour a JSON object as a whole, into pipes too.
+    let parts = match json::parse(&text::without_colours(line)) {
         Some(parsed) => vec![(line, parsed)],
         None => text::split_glued(line).into_iter().map(|part| (part, text::parse(part))).collect(),
     };

@@ -246,3 +246,12 @@ fn no_line_however_broken_makes_the_parser_panic() {
         parse(&String::from_utf8_lossy(&bytes));
     }
 }
+
+#[test]
+fn colours_around_a_json_object_do_not_hide_it() {
+    let line = format!("\u{1b}[32m{{\"msg\":\"hello\",\"trace_id\":\"{TRACE}\"}}\u{1b}[0m");
+    let record = parse_line(&line, LogOrigin::Stdout, Arrival::default()).remove(0);
+    assert_eq!((record.format, record.message.as_str()), (LineFormat::Json, "hello"));
+    assert_eq!(record.trace_id.valid(), TRACE.parse().ok());
+    assert_eq!(record.raw, line);
+}

@@ -1,6 +1,6 @@
 //! Lines that are no JSON object: the bracket form, Lambda's tab forms, logfmt, and text.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use regex::Regex;
 
@@ -55,6 +55,11 @@ static PAIR: LazyLock<Regex> = LazyLock::new(|| {
 /// Colours of a terminal, which some loggers write into pipes too.
 static ANSI: LazyLock<Regex> = LazyLock::new(|| Regex::new("\u{1b}\\[[0-9;]*m").expect(EXPRESSION));
 
+/// The line as a terminal shows it, without its colours.
+pub(super) fn without_colours(line: &str) -> Cow<'_, str> {
+    ANSI.replace_all(line, "")
+}
+
 /// Cuts a line before every head of Lambda's Python form: a record with a traceback has no line feed after it there,
 /// so that the next one begins in the middle of a line.
 pub(super) fn split_glued(line: &str) -> Vec<&str> {
@@ -72,7 +77,7 @@ pub(super) fn split_glued(line: &str) -> Vec<&str> {
 
 /// The record of a line that is no JSON object.
 pub(super) fn parse(line: &str) -> Parsed {
-    let plain = ANSI.replace_all(line, "");
+    let plain = without_colours(line);
     lambda_tab(&plain)
         .or_else(|| platform(&plain))
         .or_else(|| bracketed(&plain))

@@ -18,6 +18,9 @@ use crate::{
 /// writes a line feed cannot fill the harness's memory.
 const LONGEST_LINE: usize = 1 << 20;
 
+/// Most lines of a JSON object that is written over several.
+const LONGEST_OBJECT: usize = 1000;
+
 /// Reads in one go before others get their turn. A Linux pipe holds 64 KiB, so this is the content of many pipes.
 const READS: usize = 64;
 
@@ -137,11 +140,13 @@ pub(in crate::deployment) struct Lines {
     origin: LogOrigin,
     partial: Vec<u8>,
     dropped: usize,
+    /// The lines so far of a JSON object that is written over several.
+    object: Vec<String>,
 }
 
 impl Lines {
     pub(in crate::deployment) fn new(store: Arc<Store>, origin: LogOrigin) -> Self {
-        Self { store, origin, partial: Vec::new(), dropped: 0 }
+        Self { store, origin, partial: Vec::new(), dropped: 0, object: Vec::new() }
     }
 
     pub(in crate::deployment) fn feed(&mut self, mut bytes: &[u8]) {
@@ -168,6 +173,36 @@ impl Lines {
         if dropped > 0 {
             line.push_str(&format!(" … [{dropped} more bytes of this line were dropped]"));
         }
+        self.take(line);
+    }
+
+    /// A JSON object that was pretty-printed is one record: from a line that is `{` over lines that are indented to one that
+    /// is `}`. What turns out not to be one is lines again.
+    fn take(&mut self, line: String) {
+        let (begins, ends) = (line.trim_end() == "{", line.trim_end() == "}");
+        let goes_on = !self.object.is_empty() && line.starts_with([' ', '\t']) && self.object.len() < LONGEST_OBJECT;
+        if !self.object.is_empty() && ends {
+            let mut whole = std::mem::take(&mut self.object);
+            whole.push(line);
+            let text = whole.join("\n");
+            if serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text).is_ok() {
+                self.add(text);
+            } else {
+                whole.into_iter().for_each(|line| self.add(line));
+            }
+        } else if goes_on {
+            self.object.push(line);
+        } else {
+            self.give_up();
+            if begins { self.object.push(line) } else { self.add(line) }
+        }
+    }
+
+    fn give_up(&mut self) {
+        std::mem::take(&mut self.object).into_iter().for_each(|line| self.add(line));
+    }
+
+    fn add(&self, line: String) {
         let origin = self.origin;
         self.store.add_line(line, |line, arrival| parse_line(line, origin, arrival));
     }
@@ -177,6 +212,7 @@ impl Lines {
         if !self.partial.is_empty() {
             self.emit();
         }
+        self.give_up();
     }
 }
 
@@ -195,6 +231,14 @@ mod tests {
     #[test]
     fn lines_are_cut_at_line_feeds_wherever_the_reads_fall_and_an_empty_one_is_no_record() {
         assert_eq!(lines(&[b"on", b"e\ntwo\n\nfo", b"ur"]), ["one", "two", "four"]);
+    }
+
+    #[test]
+    fn a_json_object_over_several_lines_is_one_record_and_what_only_looks_like_one_is_lines() {
+        let pretty = "{\n  \"msg\": \"a\",\n  \"tags\": [\n    1\n  ]\n}";
+        assert_eq!(lines(&[b"x\n", pretty.as_bytes(), b"\ny\n"]), ["x", pretty, "y"]);
+        assert_eq!(lines(&[b"{\n  code();\n}\nend\n"]), ["{", "  code();", "}", "end"]);
+        assert_eq!(lines(&[b"{\n  \"a\": 1,\nother\n{\n"]), ["{", "  \"a\": 1,", "other", "{"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::super::{
 };
 use super::trace::{named, values};
 use crate::{
-    correlation::{compare_copies, correlated},
+    correlation::{RequestEvidence, Stranger, compare_copies, correlated},
     expectation::{LogMatcher, TextMatcher},
     report::Problem,
     telemetry::{LogOrigin, LogRecord},
@@ -19,8 +19,10 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::Then,
         expression: "every log line of the request carries the trace ID and the ID of a span in it",
         about: "The five conditions of “the request is correlated” for every structured line and every OTLP log record of \
-                every request of the scenario; there must be at least one. Lines without ids that came while nothing else \
-                ran count as the request's. What matches `ignore-lines` is left out.",
+                every request of the scenario; there must be at least one. A line without ids counts \
+                as the request's when it quotes its method and path or its User-Agent, or when it came while nothing else was \
+                asked of the service and no such line, apart from its numbers, comes when nothing is: what a background \
+                thread repeats is not the request's. What matches `ignore-lines` is left out.",
         example: "Then every log line of the request carries the trace ID and the ID of a span in it",
         need: Need::Alone,
         run: |world, _| Box::pin(async { world.scene()?.finally_each(every_record_is_correlated).await }),
@@ -200,7 +202,7 @@ fn find(matcher: &LogMatcher, seen: &Seen<'_>) -> Result<Vec<Arc<LogRecord>>, St
 pub(super) fn every_record_is_correlated(seen: &Seen<'_>) -> Result<(), String> {
     let evidence = &seen.evidence;
     if evidence.logs.is_empty() {
-        return Err("received   no log record and no structured line of the request".into());
+        return Err(nothing_structured(evidence));
     }
     let wrong: Vec<String> = evidence
         .logs
@@ -209,8 +211,46 @@ pub(super) fn every_record_is_correlated(seen: &Seen<'_>) -> Result<(), String> 
             let failures = correlated(record, evidence).err()?;
             let reasons: Vec<String> =
                 failures.iter().map(|failure| format!("({}) {failure}", failure.condition())).collect();
-            Some(format!("line       {} {:?}: {}", record.origin, record.message, reasons.join("; ")))
+            let guessed = if evidence.guessed.iter().any(|guessed| Arc::ptr_eq(guessed, record)) {
+                "; it is taken for the request's because nothing else was asked of the service when it came, and it did not \
+                 come when nothing was"
+            } else {
+                ""
+            };
+            Some(format!("line       {} {:?}: {}{guessed}", record.origin, record.message, reasons.join("; ")))
         })
         .collect();
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let no_ids = |record: &Arc<LogRecord>| {
+        record.origin != LogOrigin::Otlp && record.trace_id.valid().is_none() && correlated(record, evidence).is_err()
+    };
+    let hint = if evidence.logs.iter().any(no_ids) {
+        "\nhint       lines that rightly carry no ids (a server's access log outside of the span, background work) are left \
+         out with a regular expression in `ignore-lines` of tracegate.toml"
+    } else {
+        ""
+    };
+    Err(wrong.join("\n") + hint)
+}
+
+/// Why there is nothing to judge, with what came instead.
+fn nothing_structured(evidence: &RequestEvidence) -> String {
+    let mut message = "received   no log record and no structured line of the request".to_owned();
+    if let Some(line) = evidence.text.first() {
+        message += &format!(
+            "\n           {} lines came that are mere text and make no claim, the first one {:?}; a line is structured when it \
+             is JSON, logfmt, or has its ids as trace_id=… span_id=…",
+            evidence.text.len(),
+            line.raw
+        );
+    }
+    let named: Vec<String> = evidence
+        .strangers
+        .iter()
+        .filter(|stranger| matches!(stranger, Stranger::Record { .. }))
+        .map(|stranger| format!("\nstranger   {stranger}"))
+        .collect();
+    message + &named.concat()
 }

@@ -108,7 +108,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::Then,
         expression: "the trace is whole",
         about: "Every request of the scenario has one entry span, which hangs on the caller's when there is one; every other \
-                span's parent was received; no span came twice; nothing of the request is in another trace.",
+                span's parent was received; no span came twice or ends before it starts; nothing of the request is in another \
+                trace.",
         example: "Then the trace is whole",
         need: Need::Shared,
         run: |world, _| Box::pin(async { world.scene()?.finally_each(whole).await }),
@@ -558,6 +559,11 @@ pub(super) fn whole(seen: &Seen<'_>) -> Result<(), String> {
     wrong.extend(orphans.map(|orphan| format!("orphan     {orphan}")));
     wrong.extend(trace.duplicates.iter().map(|duplicate| format!("duplicate  {duplicate}")));
     wrong.extend(trace.cycles.iter().map(|cycle| format!("cycle      of the spans {cycle:?}")));
+    let backwards = trace.spans().filter(|span| span.end_unix_nano < span.start_unix_nano);
+    wrong.extend(backwards.map(|span| {
+        let early = std::time::Duration::from_nanos(span.start_unix_nano - span.end_unix_nano);
+        format!("time       {} {:?} ends {early:?} before it starts", span.kind, span.name)
+    }));
     let split = evidence.strangers.iter().filter(|stranger| matches!(stranger, Stranger::OtherTrace { .. }));
     wrong.extend(split.map(|stranger| format!("stranger   {stranger}")));
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
@@ -601,4 +607,28 @@ fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher) -> Result<
     }
     let span = &spans[0];
     Err(format!("expected   a call with trace {} span {}\n{}", span.trace_id, span.span_id, closest.join("\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::correlation::{Options, request, samples};
+
+    #[test]
+    fn a_span_that_ends_before_it_starts_makes_a_trace_not_whole() {
+        let entry = |end| Span {
+            end_unix_nano: end,
+            ..samples::with(samples::span(1, Some(99), "GET /"), SpanKind::Server, &[])
+        };
+        let judged = |span| {
+            let delivery = samples::delivery();
+            samples::store(vec![span], Vec::new()).look(|capture| {
+                let evidence = request(capture, &delivery, Options::default());
+                whole(&Seen { evidence, delivery: &delivery, capture })
+            })
+        };
+        assert_eq!(judged(entry(11)), Ok(()));
+        assert_eq!(judged(entry(10)), Ok(()), "a clock may not tell them apart");
+        assert_eq!(judged(entry(7)), Err("time       SERVER \"GET /\" ends 3ns before it starts".to_owned()));
+    }
 }
