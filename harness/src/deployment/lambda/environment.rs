@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    runtime_api::{Answer, Did, Dispatch, RuntimeApi},
+    runtime_api::{Answer, Did, Dispatch, Failure, Identity, RuntimeApi},
     variables,
 };
 use crate::{
@@ -124,7 +124,7 @@ impl Environments {
                     self.store.mark(Mark::Frozen { request_id: None });
                     return Ok(Environment { sandbox, api, waiting, invocations: 0 });
                 }
-                Some(Did::FailedInit { error_type, message }) => format!("failed in Init: {error_type}: {message}"),
+                Some(Did::FailedInit(Failure { error_type, message, .. })) => format!("failed in Init: {error_type}: {message}"),
                 Some(Did::Answered(_)) | None => "answered an invocation that it never had".into(),
             },
             status = sandbox.exited() => format!("ended in Init, before its runtime asked for an event: {status}"),
@@ -163,7 +163,9 @@ impl Environments {
             request_id: request_id.clone(),
             deadline_ms: deadline_ms.as_millis(),
             function_arn: variables::arn(&self.spec.function),
+            invocation_id: uuid::Uuid::new_v4().to_string(),
             trace_header,
+            identity: Identity::default(),
             event,
         }));
         let mut waiting = Some(environment.waiting);
@@ -193,28 +195,22 @@ impl Environments {
                 did = environment.api.did.recv() => match did {
                     Some(Did::Asked(asked)) => waiting = Some(asked),
                     Some(Did::Answered(answer)) => answer_with(answer),
-                    Some(Did::FailedInit { .. }) | None => {}
+                    Some(Did::FailedInit(_)) | None => {}
                 },
                 status = sandbox.exited() => {
-                    answer_with(Answer::Error {
-                        error_type: "Runtime.ExitError".into(),
-                        message: format!(
-                            "RequestId: {request_id} Error: Runtime exited with error: {status}\n{}",
-                            last_output(&self.store)
-                        ),
-                    });
+                    answer_with(Answer::Error(Failure::of_platform("Runtime.ExitError", format!(
+                        "RequestId: {request_id} Error: Runtime exited with error: {status}\n{}",
+                        last_output(&self.store)
+                    ))));
                     return None;
                 }
                 () = tokio::time::sleep_until(deadline) => {
                     sandbox.kill().await;
-                    answer_with(Answer::Error {
-                        error_type: "Sandbox.Timedout".into(),
-                        message: format!(
-                            "RequestId: {request_id} Error: Task timed out after {:.2} seconds\n{}",
-                            timeout.as_secs_f64(),
-                            last_output(&self.store)
-                        ),
-                    });
+                    answer_with(Answer::Error(Failure::of_platform("Sandbox.Timedout", format!(
+                        "RequestId: {request_id} Error: Task timed out after {:.2} seconds\n{}",
+                        timeout.as_secs_f64(),
+                        last_output(&self.store)
+                    ))));
                     return None;
                 }
             }

@@ -1,6 +1,7 @@
 //! Lambda: the Runtime API and the life of an execution environment.
 
 mod environment;
+mod posted;
 mod runtime_api;
 pub mod trace;
 mod variables;
@@ -176,7 +177,7 @@ impl Function {
     /// The answer that the gateway gives its client, and what went wrong in the function.
     fn answer(&self, answer: Answer) -> (HttpResponse, Option<(String, String)>) {
         match answer {
-            Answer::Error { error_type, message } => (RestApi::bad_gateway(), Some((error_type, message))),
+            Answer::Error(failure) => (RestApi::bad_gateway(), Some((failure.error_type, failure.message))),
             Answer::Response(body) => match self.gateway.response(&body) {
                 Ok(response) => (response, None),
                 Err(error) => (RestApi::bad_gateway(), Some(("MalformedProxyResponse".into(), error.to_string()))),

@@ -18,37 +18,65 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt;
-use http_body_util::BodyExt;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 
+use super::posted::{Mode, Received, read, reported};
 use crate::capture::{Mark, Store};
-
-/// Largest response: 6 MiB and 100 bytes.
-pub(super) const LARGEST_RESPONSE: usize = 6 * 1024 * 1024 + 100;
 
 /// An event on its way to the runtime.
 #[derive(Debug)]
 pub(super) struct Dispatch {
     pub(super) request_id: String,
+    /// `Lambda-Runtime-Invocation-Id`: one attempt of the request. A runtime that knows it says it back.
+    pub(super) invocation_id: String,
     /// Milliseconds since the Unix epoch.
     pub(super) deadline_ms: u128,
     pub(super) function_arn: String,
     pub(super) trace_header: Option<String>,
+    /// Whom the invocation speaks for, as raw JSON.
+    pub(super) identity: Identity,
     pub(super) event: Bytes,
+}
+
+/// What a caller that is an app says of itself, each as raw JSON and only there when it was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// `Lambda-Runtime-Client-Context`, what the AWS Mobile SDK says of the app and the device.
+    pub client_context: Option<String>,
+    /// `Lambda-Runtime-Cognito-Identity`: `{"cognitoIdentityId":…,"cognitoIdentityPoolId":…}`.
+    pub cognito: Option<String>,
 }
 
 /// How an invocation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Response(Bytes),
-    Error { error_type: String, message: String },
+    Error(Failure),
+}
+
+/// An invocation or an Init that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// What the caller reads as `errorType`.
+    pub(super) error_type: String,
+    /// What the caller reads as `errorMessage`.
+    pub(super) message: String,
+    /// What the platform's own telemetry calls it: always `Runtime.…`, `Function.…`, `Extension.…` or `Sandbox.…`.
+    pub(super) category: String,
+}
+
+impl Failure {
+    /// A failure that the platform itself found, so that all call it the same.
+    pub(super) fn of_platform(category: &str, message: String) -> Self {
+        Self { error_type: category.into(), message, category: category.into() }
+    }
 }
 
 /// What the runtime did.
@@ -59,7 +87,7 @@ pub(super) enum Did {
     /// Answered the invocation that it has.
     Answered(Answer),
     /// Gave up during Init.
-    FailedInit { error_type: String, message: String },
+    FailedInit(Failure),
 }
 
 /// Where the runtime is in its cycle.
@@ -69,8 +97,8 @@ enum Phase {
     Init,
     /// Waits for an event, as long as its request lives.
     Waiting(Weak<()>),
-    /// Has the event of this request id.
-    Invoking(String),
+    /// Has the event of this request id, under this invocation id.
+    Invoking(String, String),
     /// Has answered, and may do what it likes before it asks again.
     Answered(String),
     /// Has reported that it cannot start.
@@ -129,11 +157,11 @@ impl RuntimeApi {
         if waiting.is_closed() {
             return Err(event);
         }
-        let request_id = event.request_id.clone();
+        let (request_id, invocation_id) = (event.request_id.clone(), event.invocation_id.clone());
         // Before the event is on its way, so that nothing that it causes is stored ahead of this mark.
         self.shared.store.mark(Mark::Dispatched { request_id: request_id.clone() });
         waiting.send(event)?;
-        *phase = Phase::Invoking(request_id);
+        *phase = Phase::Invoking(request_id, invocation_id);
         Ok(())
     }
 }
@@ -176,7 +204,7 @@ impl Shared {
     }
 }
 
-fn refusal(status: StatusCode, error_type: &str, message: String) -> Response {
+pub(super) fn refusal(status: StatusCode, error_type: &str, message: String) -> Response {
     (status, Json(json!({ "errorType": error_type, "errorMessage": message }))).into_response()
 }
 
@@ -198,7 +226,7 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
             // A request that the runtime has given up may be made again.
             Phase::Waiting(other) if other.strong_count() == 0 => {}
             Phase::Waiting(_) => return invalid_state("the runtime waits for an event already"),
-            Phase::Invoking(id) => {
+            Phase::Invoking(id, _) => {
                 return invalid_state(&format!("the runtime has not answered invocation {id} yet"));
             }
             Phase::Failed => return invalid_state("the runtime has reported that it cannot start"),
@@ -215,57 +243,73 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
     let mut response = Response::builder()
         .header("Content-Type", "application/json")
         .header("Lambda-Runtime-Aws-Request-Id", event.request_id)
+        .header("Lambda-Runtime-Invocation-Id", event.invocation_id)
         .header("Lambda-Runtime-Deadline-Ms", event.deadline_ms.to_string())
         .header("Lambda-Runtime-Invoked-Function-Arn", event.function_arn);
-    if let Some(header) = event.trace_header {
-        response = response.header("Lambda-Runtime-Trace-Id", header);
+    for (name, value) in [
+        ("Lambda-Runtime-Trace-Id", event.trace_header),
+        ("Lambda-Runtime-Client-Context", event.identity.client_context),
+        ("Lambda-Runtime-Cognito-Identity", event.identity.cognito),
+    ] {
+        if let Some(value) = value {
+            response = response.header(name, value);
+        }
     }
     response.body(Body::from(event.event)).unwrap_or_else(|error| {
         refusal(StatusCode::INTERNAL_SERVER_ERROR, "Container", format!("the event cannot be sent: {error}"))
     })
 }
 
-async fn response(State(shared): State<Arc<Shared>>, Path(id): Path<String>, body: Body) -> Response {
-    if let Err(refused) = check(&shared, &id) {
+async fn response(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if let Err(refused) = check(&shared, &id, &headers) {
         return *refused;
     }
-    let body = match read(body).await {
+    let mode = match Mode::of(&headers) {
+        Ok(mode) => mode,
+        Err(refused) => return *refused,
+    };
+    let body = match read(body, mode).await {
         Ok(body) => body,
         Err(refused) => return *refused,
     };
-    let message = format!("Exceeded maximum allowed payload size ({LARGEST_RESPONSE} bytes).");
+    let mut too_large = None;
     let answer = match body {
         Received { body, error: None, excess: 0 } => Answer::Response(body),
-        Received { error: Some((error_type, message)), .. } => Answer::Error { error_type, message },
+        Received { error: Some(failure), .. } => Answer::Error(failure),
         Received { .. } => {
-            Answer::Error { error_type: "Function.ResponseSizeTooLarge".into(), message: message.clone() }
+            let message = format!("Exceeded maximum allowed payload size ({} bytes).", mode.largest());
+            too_large = Some(message.clone());
+            Answer::Error(Failure::of_platform("Function.ResponseSizeTooLarge", message))
         }
     };
-    let too_large =
-        matches!(&answer, Answer::Error { error_type, .. } if error_type == "Function.ResponseSizeTooLarge");
-    match conclude(&shared, &id, answer) {
-        Err(refused) => *refused,
-        Ok(()) if too_large => refusal(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message),
-        Ok(()) => accepted(),
+    match (conclude(&shared, &id, &headers, answer), too_large) {
+        (Err(refused), _) => *refused,
+        (Ok(()), Some(message)) => refusal(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message),
+        (Ok(()), None) => accepted(),
     }
 }
 
 async fn error(State(shared): State<Arc<Shared>>, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Response {
-    if let Err(refused) = check(&shared, &id) {
+    if let Err(refused) = check(&shared, &id, &headers) {
         return *refused;
     }
-    let (error_type, message) = match read(body).await {
+    let failure = match read(body, Mode::Buffered).await {
         Ok(received) => reported(&headers, &received.body),
         Err(refused) => return *refused,
     };
-    match conclude(&shared, &id, Answer::Error { error_type, message }) {
+    match conclude(&shared, &id, &headers, Answer::Error(failure)) {
         Ok(()) => accepted(),
         Err(refused) => *refused,
     }
 }
 
 async fn init_error(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Response {
-    let (error_type, message) = match read(body).await {
+    let failure = match read(body, Mode::Buffered).await {
         Ok(received) => reported(&headers, &received.body),
         Err(refused) => return *refused,
     };
@@ -274,14 +318,21 @@ async fn init_error(State(shared): State<Arc<Shared>>, headers: HeaderMap, body:
         return invalid_state("Init is over");
     }
     *phase = Phase::Failed;
-    let _ = shared.did.send(Did::FailedInit { error_type, message });
+    let _ = shared.did.send(Did::FailedInit(failure));
     accepted()
 }
 
-/// Whether the runtime has this invocation.
-fn check(shared: &Shared, id: &str) -> Result<(), Box<Response>> {
+/// Whether the runtime has this invocation, and, where it says which attempt it answers, this attempt.
+fn check(shared: &Shared, id: &str, headers: &HeaderMap) -> Result<(), Box<Response>> {
+    let said = headers.get("lambda-runtime-invocation-id").map(|value| value.as_bytes());
     match &*shared.phase() {
-        Phase::Invoking(current) if current == id => Ok(()),
+        Phase::Invoking(current, attempt) if current == id => match said {
+            Some(said) if said != attempt.as_bytes() => {
+                let message = format!("invocation {id} is not under way as {}", String::from_utf8_lossy(said));
+                Err(Box::new(refusal(StatusCode::BAD_REQUEST, "InvalidRequestID", message)))
+            }
+            _ => Ok(()),
+        },
         Phase::Answered(current) if current == id => {
             Err(Box::new(invalid_state(&format!("invocation {id} is answered already"))))
         }
@@ -292,58 +343,14 @@ fn check(shared: &Shared, id: &str) -> Result<(), Box<Response>> {
     }
 }
 
-fn conclude(shared: &Shared, id: &str, answer: Answer) -> Result<(), Box<Response>> {
-    check(shared, id)?;
+fn conclude(shared: &Shared, id: &str, headers: &HeaderMap, answer: Answer) -> Result<(), Box<Response>> {
+    check(shared, id, headers)?;
     let mut phase = shared.phase();
     *phase = Phase::Answered(id.to_owned());
     // Before the runtime is told, so that what it does afterwards is stored behind this mark.
     shared.store.mark(Mark::Responded { request_id: id.to_owned() });
     let _ = shared.did.send(Did::Answered(answer));
     Ok(())
-}
-
-/// The body of a request, up to the limit.
-struct Received {
-    body: Bytes,
-    /// Bytes over the limit, read and dropped so that the client can read the refusal.
-    excess: usize,
-    /// Error of a streamed response, from its trailers.
-    error: Option<(String, String)>,
-}
-
-async fn read(mut body: Body) -> Result<Received, Box<Response>> {
-    let (mut kept, mut excess, mut error) = (BytesMut::new(), 0, None);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            let message = format!("the body broke off: {error}");
-            Box::new(refusal(StatusCode::BAD_REQUEST, "InvalidRequest", message))
-        })?;
-        match frame.into_data() {
-            Ok(data) => {
-                let room = (LARGEST_RESPONSE - kept.len()).min(data.len());
-                kept.extend_from_slice(&data[..room]);
-                excess += data.len() - room;
-            }
-            Err(frame) => {
-                let trailer = |name: &str| Some(frame.trailers_ref()?.get(name)?.to_str().ok()?.to_owned());
-                if let Some(error_type) = trailer("lambda-runtime-function-error-type") {
-                    let message = trailer("lambda-runtime-function-error-body").unwrap_or_default();
-                    error = Some((error_type, message));
-                }
-            }
-        }
-    }
-    Ok(Received { body: kept.freeze(), excess, error })
-}
-
-/// `errorType` and `errorMessage` of an error report; the header and the whole body stand in for what is not there.
-fn reported(headers: &HeaderMap, body: &Bytes) -> (String, String) {
-    let report: Value = serde_json::from_slice(body).unwrap_or_default();
-    let field = |name: &str| report.get(name).and_then(Value::as_str).map(str::to_owned);
-    let header = headers.get("lambda-runtime-function-error-type").and_then(|value| value.to_str().ok());
-    let error_type = field("errorType").or_else(|| header.map(str::to_owned)).unwrap_or_else(|| "Unknown".into());
-    let message = field("errorMessage").unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    (error_type, message)
 }
 
 #[cfg(test)]
