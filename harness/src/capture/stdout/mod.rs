@@ -40,6 +40,18 @@ pub fn parse_line(line: &str, origin: LogOrigin, arrival: Arrival) -> Vec<LogRec
     parts.into_iter().map(|(raw, parsed)| parsed.into_record(raw, origin, arrival)).collect()
 }
 
+/// A line of somebody who is not the service, as text of `logger`: it makes no claim of ids, whatever it says. A blank
+/// line is no record.
+pub fn plain_line(line: &str, origin: LogOrigin, arrival: Arrival, logger: &str) -> Vec<LogRecord> {
+    let line = line.trim_end_matches(['\r', '\n']);
+    if line.trim().is_empty() {
+        return Vec::new();
+    }
+    let mut parsed = Parsed::new(LineFormat::Text, line);
+    parsed.logger = logger.to_owned();
+    vec![parsed.into_record(line, origin, arrival)]
+}
+
 /// What a form found in a line.
 #[derive(Debug, Clone)]
 struct Parsed {

@@ -27,8 +27,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::posted::{Mode, Received, read, reported};
-use crate::capture::{Mark, Store};
+use super::{
+    extensions_api::{self, Idle, Registered, Registry},
+    posted::{Mode, Received, read, reported},
+};
+use crate::{
+    capture::{Mark, Store},
+    config,
+};
 
 /// An event on its way to the runtime.
 #[derive(Debug)]
@@ -79,7 +85,7 @@ impl Failure {
     }
 }
 
-/// What the runtime did.
+/// What the runtime or an extension did.
 #[derive(Debug)]
 pub(super) enum Did {
     /// Asked for the next event; its request stays open until one is sent here.
@@ -88,6 +94,12 @@ pub(super) enum Did {
     Answered(Answer),
     /// Gave up during Init.
     FailedInit(Failure),
+    /// An extension of this name registered.
+    Registered(String),
+    /// An extension, by its position in the registry, asked for the next event.
+    ExtensionAsked { index: usize, waiting: Idle },
+    /// An extension reported that it cannot go on, in `Init` or at its `Exit`.
+    ExtensionFailed { name: String, during: &'static str, error: String },
 }
 
 /// Where the runtime is in its cycle.
@@ -105,11 +117,22 @@ enum Phase {
     Failed,
 }
 
+/// What the server of one environment knows and where it reports.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
+    pub(super) about: About,
     phase: Mutex<Phase>,
-    did: mpsc::UnboundedSender<Did>,
+    registry: Mutex<Registry>,
+    pub(super) did: mpsc::UnboundedSender<Did>,
     store: Arc<Store>,
+}
+
+/// What extensions are told and judged by.
+#[derive(Debug, Clone, Default)]
+pub(super) struct About {
+    pub(super) function: config::Function,
+    /// Names of the external extensions.
+    pub(super) external: Vec<String>,
 }
 
 /// A running Runtime API server; dropping it ends it.
@@ -123,16 +146,18 @@ pub(super) struct RuntimeApi {
 
 impl RuntimeApi {
     /// Serves the next environment on a listener that its predecessor has left.
-    pub(super) fn start(listener: Arc<TcpListener>, store: Arc<Store>) -> Self {
+    pub(super) fn start(listener: Arc<TcpListener>, about: About, store: Arc<Store>) -> Self {
         // What a killed runtime still had under way is not its successor's.
         while let Some(Ok(_)) = listener.accept().now_or_never() {}
         let (sender, did) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { phase: Mutex::new(Phase::Init), did: sender, store });
+        let shared =
+            Arc::new(Shared { about, phase: Mutex::new(Phase::Init), registry: Mutex::default(), did: sender, store });
         let app = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
             .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
             .route("/2018-06-01/runtime/init/error", post(init_error))
+            .merge(extensions_api::routes())
             .with_state(shared.clone());
         let server = tokio::spawn(async move {
             use axum::serve::ListenerExt;
@@ -162,6 +187,25 @@ impl RuntimeApi {
         self.shared.store.mark(Mark::Dispatched { request_id: request_id.clone() });
         waiting.send(event)?;
         *phase = Phase::Invoking(request_id, invocation_id);
+        Ok(())
+    }
+
+    /// The extensions that have registered, in the order in which [`Did::ExtensionAsked`] numbers them. Complete once
+    /// the runtime has asked for its first event.
+    pub(super) fn extensions(&self) -> Vec<Registered> {
+        self.shared.registry().registered()
+    }
+
+    /// How many these are.
+    pub(super) fn extension_count(&self) -> usize {
+        self.shared.registry().len()
+    }
+
+    /// Hands an event to an extension that waits for one; gives it back when that request is closed.
+    pub(super) fn notify(&self, index: usize, waiting: Idle, event: Bytes) -> Result<(), Bytes> {
+        let mut registry = self.shared.registry();
+        waiting.send(event)?;
+        registry.busy(index);
         Ok(())
     }
 }
@@ -199,6 +243,10 @@ impl Drop for RuntimeApi {
 }
 
 impl Shared {
+    pub(super) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,7 +260,7 @@ fn invalid_state(message: &str) -> Response {
     refusal(StatusCode::FORBIDDEN, "InvalidStateTransition", message.into())
 }
 
-fn accepted() -> Response {
+pub(super) fn accepted() -> Response {
     (StatusCode::ACCEPTED, Json(json!({ "status": "OK" }))).into_response()
 }
 
@@ -232,6 +280,8 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
             Phase::Failed => return invalid_state("the runtime has reported that it cannot start"),
         }
         *phase = Phase::Waiting(Arc::downgrade(&alive));
+        // With the first request of the runtime the extensions of this environment are settled.
+        shared.registry().close();
         // Under the lock, so that the order of the channel is the order of the states.
         let _ = shared.did.send(Did::Asked(sender));
     }
@@ -324,8 +374,12 @@ async fn init_error(State(shared): State<Arc<Shared>>, headers: HeaderMap, body:
 
 /// Whether the runtime has this invocation, and, where it says which attempt it answers, this attempt.
 fn check(shared: &Shared, id: &str, headers: &HeaderMap) -> Result<(), Box<Response>> {
+    check_phase(&shared.phase(), id, headers)
+}
+
+fn check_phase(phase: &Phase, id: &str, headers: &HeaderMap) -> Result<(), Box<Response>> {
     let said = headers.get("lambda-runtime-invocation-id").map(|value| value.as_bytes());
-    match &*shared.phase() {
+    match phase {
         Phase::Invoking(current, attempt) if current == id => match said {
             Some(said) if said != attempt.as_bytes() => {
                 let message = format!("invocation {id} is not under way as {}", String::from_utf8_lossy(said));
@@ -344,8 +398,8 @@ fn check(shared: &Shared, id: &str, headers: &HeaderMap) -> Result<(), Box<Respo
 }
 
 fn conclude(shared: &Shared, id: &str, headers: &HeaderMap, answer: Answer) -> Result<(), Box<Response>> {
-    check(shared, id, headers)?;
     let mut phase = shared.phase();
+    check_phase(&phase, id, headers)?;
     *phase = Phase::Answered(id.to_owned());
     // Before the runtime is told, so that what it does afterwards is stored behind this mark.
     shared.store.mark(Mark::Responded { request_id: id.to_owned() });

@@ -63,7 +63,7 @@ async fn api() -> (Api, Arc<Store>) {
     let store = Arc::new(Store::default());
     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
     let address = listener.local_addr().unwrap();
-    (Api { address, api: RuntimeApi::start(listener, store.clone()) }, store)
+    (Api { address, api: RuntimeApi::start(listener, About::default(), store.clone()) }, store)
 }
 
 /// A runtime that has the event `id`.

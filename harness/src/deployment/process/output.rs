@@ -10,7 +10,10 @@ use nix::errno::Errno;
 use tokio::{net::unix::pipe, sync::watch, task::JoinHandle};
 
 use crate::{
-    capture::{Store, stdout::parse_line},
+    capture::{
+        Store,
+        stdout::{parse_line, plain_line},
+    },
     telemetry::LogOrigin,
 };
 
@@ -47,11 +50,9 @@ enum Round {
 
 impl Tap {
     /// Starts to read.
-    pub(super) fn open(pipe: io::PipeReader, origin: LogOrigin, store: Arc<Store>) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            pipe: pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?,
-            lines: Mutex::new(Lines::new(store, origin)),
-        });
+    pub(super) fn open(pipe: io::PipeReader, lines: Lines) -> io::Result<Self> {
+        let shared =
+            Arc::new(Shared { pipe: pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?, lines: Mutex::new(lines) });
         let (end, ended) = watch::channel(false);
         let reader = tokio::spawn({
             let shared = shared.clone();
@@ -135,13 +136,20 @@ impl Shared {
 pub(in crate::deployment) struct Lines {
     store: Arc<Store>,
     origin: LogOrigin,
+    /// The extension that writes them, if it is not the service.
+    extension: Option<String>,
     partial: Vec<u8>,
     dropped: usize,
 }
 
 impl Lines {
     pub(in crate::deployment) fn new(store: Arc<Store>, origin: LogOrigin) -> Self {
-        Self { store, origin, partial: Vec::new(), dropped: 0 }
+        Self { store, origin, extension: None, partial: Vec::new(), dropped: 0 }
+    }
+
+    /// Lines of an extension, not of the service.
+    pub(in crate::deployment) fn of(self, extension: Option<String>) -> Self {
+        Self { extension, ..self }
     }
 
     pub(in crate::deployment) fn feed(&mut self, mut bytes: &[u8]) {
@@ -169,7 +177,12 @@ impl Lines {
             line.push_str(&format!(" … [{dropped} more bytes of this line were dropped]"));
         }
         let origin = self.origin;
-        self.store.add_line(line, |line, arrival| parse_line(line, origin, arrival));
+        match &self.extension {
+            None => self.store.add_line(line, |line, arrival| parse_line(line, origin, arrival)),
+            Some(name) => self
+                .store
+                .add_line(line, |line, arrival| plain_line(line, origin, arrival, &format!("extension {name}"))),
+        };
     }
 
     /// A last line without its line feed is a line.
