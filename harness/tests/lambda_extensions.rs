@@ -131,6 +131,27 @@ async fn extension() {
         call(api, "POST", "/2020-01-01/extension/init/error", &headers, "{}").await;
         std::future::pending::<()>().await;
     }
+    let reports = Arc::new(tokio::sync::watch::Sender::new(0));
+    let mut invocations = 0;
+    if behaviour == "subscribes" {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://sandbox.localdomain:{}/telemetry", listener.local_addr().unwrap().port());
+        let reports = reports.clone();
+        let heard = move |axum::Json(events): axum::Json<Vec<Value>>| async move {
+            events.iter().for_each(|event| println!("{event}"));
+            let new = events.iter().filter(|event| event["type"] == "platform.report").count();
+            reports.send_modify(|reports| *reports += new);
+        };
+        let app = axum::Router::new().route("/telemetry", axum::routing::post(heard));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let subscription = json!({
+            "schemaVersion": "2022-07-01", "types": ["platform", "function"],
+            "buffering": { "maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 25 },
+            "destination": { "protocol": "HTTP", "URI": uri },
+        });
+        let answer = call(api, "PUT", "/2022-07-01/telemetry", &headers, subscription.to_string()).await;
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"OK"[..]));
+    }
     loop {
         let event = call(api, "GET", "/2020-01-01/extension/event/next", &headers, "").await;
         let event: Value = serde_json::from_slice(&event.body).unwrap();
@@ -138,8 +159,13 @@ async fn extension() {
         match (event["eventType"].as_str().unwrap(), behaviour.as_str()) {
             ("INVOKE", "crashes") => std::process::exit(9),
             ("INVOKE", "stops polling") | ("SHUTDOWN", "does not end") => std::future::pending().await,
+            // The report of the last invocation was held back by the freeze.
+            ("SHUTDOWN", "subscribes") => {
+                reports.subscribe().wait_for(|reports| *reports == invocations).await.unwrap();
+                return;
+            }
             ("SHUTDOWN", _) => return,
-            _ => {}
+            _ => invocations += 1,
         }
     }
 }
@@ -252,6 +278,41 @@ async fn an_extension_sees_each_invocation_and_its_lines_make_no_claim() {
         assert_eq!(events[1]["event"]["shutdownReason"], "SPINDOWN");
         assert!(told.iter().all(|record| record.format == LineFormat::Text && record.trace_id.valid().is_none()));
     });
+}
+
+#[tokio::test]
+async fn a_subscriber_hears_of_init_and_invocation_and_of_the_report_after_the_thaw() {
+    let running = start("function", &extension_of("extension", "BEHAVIOUR = 'subscribes'")).await.unwrap();
+    let ids =
+        [send(&running, "/one").await, send(&running, "/two").await].map(|sent| sent.invocation.unwrap().request_id);
+    let heard = |capture: &Capture| -> Vec<Value> {
+        let lines = capture.logs().iter().filter(|record| record.logger == "extension extension");
+        lines.filter_map(|record| serde_json::from_str::<Value>(&record.raw).ok()).collect()
+    };
+    // The second environment's end: what was held back at the freeze of the second invocation comes now.
+    let exit = running.stop(Signal::SIGTERM, PATIENCE).await;
+    let events = running.store().look(heard);
+    let at = |kind: &str, id: Option<&str>| {
+        let found = events
+            .iter()
+            .position(|event| event["type"] == kind && id.is_none_or(|id| event["record"]["requestId"] == id));
+        found.unwrap_or_else(|| panic!("no {kind} of {id:?} in {events:#?}; {exit:?}"))
+    };
+    let first = Some(ids[0].as_str());
+    let order = [
+        at("platform.initStart", None),
+        at("platform.telemetrySubscription", None),
+        at("platform.extension", None),
+        at("platform.initReport", None),
+        at("platform.start", first),
+        at("platform.runtimeDone", first),
+        at("platform.report", first),
+        at("platform.start", Some(&ids[1])),
+    ];
+    assert!(order.is_sorted(), "{order:?}");
+    let line = events.iter().find(|event| event["type"] == "function" && event["record"] == "handling /one");
+    assert!(line.is_some(), "{events:#?}");
+    assert!(!events.iter().any(|event| event["type"] == "platform.end" || event["type"] == "extension"));
 }
 
 #[tokio::test]

@@ -24,6 +24,9 @@ use crate::telemetry::{
 /// The name that the records of Lambda's own lines (`START RequestId: …`) have as their logger.
 pub const PLATFORM_LOGGER: &str = "platform";
 
+/// What the logger of an extension's lines begins with; its name follows.
+pub const EXTENSION_LOGGER: &str = "extension ";
+
 /// The records of one line, without its line feed. Most lines are one record; a blank line is none, and a traceback
 /// that Lambda's Python runtime wrote without a line feed has the next record behind it.
 ///

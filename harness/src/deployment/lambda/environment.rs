@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     extensions_api::{Idle, invoke_event, shutdown_event},
     init::NoInit,
+    platform::{End, InitPhase},
     processes::{Current, Processes, Who},
     runtime_api::{Answer, Did, Dispatch, Failure, Identity, RuntimeApi},
     variables,
@@ -173,7 +174,7 @@ impl Environments {
         let mut deadline = None;
         let mut state = state;
         if let State::Cold = state {
-            state = match self.init(self.spec.function.init_timeout).await {
+            state = match self.init(self.spec.function.init_timeout, InitPhase::Init).await {
                 Ok(ready) => State::Ready(Box::new(ready)),
                 Err(NoInit::TimedOut(_) | NoInit::Failed(_)) => State::InitFailed,
                 Err(NoInit::Site(error)) => return Self::refuse(call, error),
@@ -184,7 +185,7 @@ impl Environments {
             State::Cold | State::InitFailed => {
                 // This Init is a part of the invocation, and counts against its limit.
                 deadline = Some(Instant::now() + timeout);
-                match self.init(timeout).await {
+                match self.init(timeout, InitPhase::Invoke).await {
                     Ok(environment) => environment,
                     Err(NoInit::Site(error)) => return Self::refuse(call, error),
                     Err(NoInit::TimedOut(failure) | NoInit::Failed(failure)) => {
@@ -242,6 +243,9 @@ impl Environments {
         let extensions = environment.api.extensions();
         let of_invoke = extensions.iter().enumerate().filter(|(_, extension)| extension.invoke);
         let mut events: BTreeMap<usize, Bytes> = of_invoke.map(|(index, _)| (index, about.clone())).collect();
+        let platform = environment.api.platform().clone();
+        platform.start(&dispatch.request_id, dispatch.trace_header.as_deref());
+        let mut end = End::Success;
         let mut undelivered = Some(Box::new(dispatch));
         let Environment { processes, mut api, waiting, mut idle, invocations } = environment;
         let mut waiting = Some(waiting);
@@ -259,6 +263,7 @@ impl Environments {
                 undelivered = undelivered.and_then(|event| api.hand_out(asked, event).err());
             }
             if waiting.is_some() && undelivered.is_none() && idle.len() == extensions.len() {
+                platform.report();
                 match processes.freeze().await {
                     Ok(true) => drop(self.store.mark(Mark::Frozen { request_id: Some(call.request_id.clone()) })),
                     Ok(false) => {}
@@ -276,12 +281,25 @@ impl Environments {
                 // What they did comes before their end.
                 biased;
                 did = api.did.recv() => match did {
-                    Some(Did::Asked(asked)) => waiting = Some(asked),
-                    Some(Did::Answered(answer)) => call.answer(answer),
+                    Some(Did::Asked(asked)) => {
+                        waiting = Some(asked);
+                        if undelivered.is_none() {
+                            platform.runtime_done(end.clone());
+                        }
+                    }
+                    Some(Did::Answered(answer)) => {
+                        match &answer {
+                            Answer::Response(body) => platform.responded(body.len()),
+                            Answer::Error(failure) => end = End::Error(failure.category.clone()),
+                        }
+                        call.answer(answer);
+                    }
                     Some(Did::ExtensionAsked { index, waiting }) => drop(idle.insert(index, waiting)),
                     Some(Did::ExtensionFailed { name, during, error }) => {
                         let status = format!("the extension {name} reported an error: {error}");
-                        call.fail(&format!("Extension.{during}Error"), &status, &self.store);
+                        let category = format!("Extension.{during}Error");
+                        platform.runtime_done(End::Failure(category.clone()));
+                        call.fail(&category, &status, &self.store);
                         break (Reason::Failure, status);
                     }
                     Some(Did::Registered(_) | Did::FailedInit(_)) | None => {}
@@ -291,6 +309,7 @@ impl Environments {
                         Who::Runtime => ("Runtime.ExitError", format!("Runtime exited with error: {status}")),
                         Who::Extension(name) => ("Extension.Crash", format!("the extension {name} ended: {status}")),
                     };
+                    platform.runtime_done(End::Failure(category.into()));
                     call.fail(category, &status, &self.store);
                     break (Reason::Failure, status);
                 }
@@ -304,11 +323,13 @@ impl Environments {
                     if let (true, Some((_, extension))) = (waiting.is_some(), late) {
                         status.push_str(&format!(": the extension {} did not ask for the next event", extension.name));
                     }
+                    platform.runtime_done(End::Timeout);
                     call.fail("Sandbox.Timedout", &status, &self.store);
                     break (Reason::Timeout, status);
                 }
             }
         };
+        platform.report();
         let runtime = waiting.unwrap_or_else(|| oneshot::channel().0);
         let left = Environment { processes, api, waiting: runtime, idle, invocations };
         self.shutdown_as(left, reason, status).await;

@@ -83,6 +83,15 @@ impl Registry {
         }
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The name of the extension that a request speaks for; the error is the answer to one that speaks for none.
+    pub(super) fn name_of(&self, headers: &HeaderMap) -> Result<String, Box<Response>> {
+        Ok(self.extensions[self.find(headers)?].about.name.clone())
+    }
+
     /// The position of the extension that a request speaks for.
     fn find(&self, headers: &HeaderMap) -> Result<usize, Box<Response>> {
         let refuse = |kind: &str, message: String| {

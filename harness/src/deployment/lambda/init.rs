@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{
     environment::{Environment, Environments},
     extensions_api::Idle,
+    platform::{End, InitPhase},
     processes::{Processes, Who},
     runtime_api::{About, Did, Failure, RuntimeApi},
     variables,
@@ -40,12 +41,16 @@ impl From<SiteError> for NoInit {
 impl Environments {
     /// Starts an environment and waits until its runtime and all extensions have asked for their first event; it is
     /// frozen then.
-    pub(super) async fn init(&self, limit: Duration) -> Result<Environment, NoInit> {
+    pub(super) async fn init(&self, limit: Duration, phase: InitPhase) -> Result<Environment, NoInit> {
         let deadline = Instant::now() + limit;
         let function = &self.spec.function;
         let external: Vec<String> = self.extensions.iter().filter_map(|launch| launch.extension.clone()).collect();
-        let about = About { function: function.clone(), external: external.clone() };
+        let json_lines =
+            self.launch.env.get("AWS_LAMBDA_LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json"));
+        let about = About { function: function.clone(), external: external.clone(), json_lines };
         let mut api = RuntimeApi::start(self.listener.clone(), about, self.store.clone());
+        let platform = api.platform().clone();
+        platform.init_start(phase);
         let log_stream = variables::log_stream(function);
         let mut processes = Processes::new(function.freeze, self.current.clone());
         for launch in &self.extensions {
@@ -130,6 +135,12 @@ impl Environments {
                 ),
                 ..failure
             };
+            let end = match &failed {
+                Some(NoInit::TimedOut(_)) => End::Timeout,
+                Some(NoInit::Failed(failure)) => End::Error(failure.category.clone()),
+                Some(NoInit::Site(_)) | None => End::Failure("Runtime.Unknown".into()),
+            };
+            platform.init_done(phase, &end);
             let status = match failed {
                 Some(NoInit::TimedOut(failure)) => NoInit::TimedOut(describe(failure)),
                 Some(NoInit::Failed(failure)) => NoInit::Failed(describe(failure)),
@@ -139,6 +150,13 @@ impl Environments {
             self.store.mark(Mark::EnvironmentEnded { status: "Init failed".into() });
             return Err(status);
         };
+        for extension in api.extensions() {
+            let events = [(extension.invoke, "INVOKE"), (extension.shutdown, "SHUTDOWN")];
+            let events: Vec<&str> = events.iter().filter(|(asked, _)| *asked).map(|(_, event)| *event).collect();
+            platform.extension(&extension.name, "Ready", &events);
+        }
+        platform.init_done(phase, &End::Success);
+        platform.settle_audience(api.has_subscribers());
         match processes.freeze().await {
             Ok(true) => drop(self.store.mark(Mark::Frozen { request_id: None })),
             Ok(false) => {}

@@ -3,9 +3,11 @@
 mod environment;
 mod extensions_api;
 mod init;
+mod platform;
 mod posted;
 mod processes;
 mod runtime_api;
+mod telemetry_api;
 pub mod trace;
 mod variables;
 
@@ -22,6 +24,7 @@ use tokio::{
 use self::{
     environment::{Command, Environments, Outcome, State},
     init::NoInit,
+    platform::InitPhase,
     processes::Current,
     runtime_api::{Answer, Identity},
     trace::{RuntimeTrace, XRayHeader},
@@ -72,7 +75,7 @@ impl Function {
             runtime_api,
         };
         let limit = spec.start_timeout.min(spec.function.init_timeout);
-        let first = match environments.init(limit).await {
+        let first = match environments.init(limit, InitPhase::Init).await {
             Ok(ready) => State::Ready(Box::new(ready)),
             // Lambda makes an Init that took too long again at the first invocation, and so the verdict is that one's.
             Err(NoInit::TimedOut(failure)) if limit < spec.start_timeout => {

@@ -24,12 +24,14 @@ use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 use super::{
     extensions_api::{self, Idle, Registered, Registry},
+    platform::Platform,
     posted::{Mode, Received, read, reported},
+    telemetry_api,
 };
 use crate::{
     capture::{Mark, Store},
@@ -124,6 +126,9 @@ pub(super) struct Shared {
     phase: Mutex<Phase>,
     registry: Mutex<Registry>,
     pub(super) did: mpsc::UnboundedSender<Did>,
+    pub(super) platform: Arc<Platform>,
+    /// Deliveries of the Telemetry API; they end with the server.
+    deliveries: Mutex<JoinSet<()>>,
     store: Arc<Store>,
 }
 
@@ -133,6 +138,8 @@ pub(super) struct About {
     pub(super) function: config::Function,
     /// Names of the external extensions.
     pub(super) external: Vec<String>,
+    /// Whether the platform writes its lines as JSON, `AWS_LAMBDA_LOG_FORMAT`.
+    pub(super) json_lines: bool,
 }
 
 /// A running Runtime API server; dropping it ends it.
@@ -150,14 +157,23 @@ impl RuntimeApi {
         // What a killed runtime still had under way is not its successor's.
         while let Some(Ok(_)) = listener.accept().now_or_never() {}
         let (sender, did) = mpsc::unbounded_channel();
-        let shared =
-            Arc::new(Shared { about, phase: Mutex::new(Phase::Init), registry: Mutex::default(), did: sender, store });
+        let platform = Arc::new(Platform::new(store.clone(), about.function.clone(), about.json_lines));
+        let shared = Arc::new(Shared {
+            about,
+            phase: Mutex::new(Phase::Init),
+            registry: Mutex::default(),
+            did: sender,
+            platform,
+            deliveries: Mutex::default(),
+            store,
+        });
         let app = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
             .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
             .route("/2018-06-01/runtime/init/error", post(init_error))
             .merge(extensions_api::routes())
+            .merge(telemetry_api::routes())
             .with_state(shared.clone());
         let server = tokio::spawn(async move {
             use axum::serve::ListenerExt;
@@ -188,6 +204,16 @@ impl RuntimeApi {
         waiting.send(event)?;
         *phase = Phase::Invoking(request_id, invocation_id);
         Ok(())
+    }
+
+    /// What the platform says of this environment.
+    pub(super) fn platform(&self) -> &Arc<Platform> {
+        &self.shared.platform
+    }
+
+    /// Whether an extension has subscribed to the Telemetry API.
+    pub(super) fn has_subscribers(&self) -> bool {
+        !self.shared.deliveries().is_empty()
     }
 
     /// The extensions that have registered, in the order in which [`Did::ExtensionAsked`] numbers them. Complete once
@@ -239,10 +265,20 @@ impl axum::serve::Listener for Lent {
 impl Drop for RuntimeApi {
     fn drop(&mut self) {
         self.server.abort();
+        self.shared.deliveries().abort_all();
     }
 }
 
 impl Shared {
+    fn deliveries(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a delivery of the Telemetry API run as long as the server does.
+    pub(super) fn deliver(&self, delivery: impl Future<Output = ()> + Send + 'static) {
+        self.deliveries().spawn(delivery);
+    }
+
     pub(super) fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }

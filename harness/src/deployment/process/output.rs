@@ -12,7 +12,7 @@ use tokio::{net::unix::pipe, sync::watch, task::JoinHandle};
 use crate::{
     capture::{
         Store,
-        stdout::{parse_line, plain_line},
+        stdout::{EXTENSION_LOGGER, parse_line, plain_line},
     },
     telemetry::LogOrigin,
 };
@@ -179,9 +179,9 @@ impl Lines {
         let origin = self.origin;
         match &self.extension {
             None => self.store.add_line(line, |line, arrival| parse_line(line, origin, arrival)),
-            Some(name) => self
-                .store
-                .add_line(line, |line, arrival| plain_line(line, origin, arrival, &format!("extension {name}"))),
+            Some(name) => self.store.add_line(line, |line, arrival| {
+                plain_line(line, origin, arrival, &format!("{EXTENSION_LOGGER}{name}"))
+            }),
         };
     }
 
