@@ -6,15 +6,18 @@
 //! | [`trace`] | the spans of a request as a tree, its orphans and its duplicates |
 //! | [`logs`] | whether one record is correlated: the five conditions |
 //! | [`copies`] | whether the line and the OTLP copy of a record name the same ids |
+//! | [`freeze`] | what of an invocation came only after its environment was frozen, and what never came |
 //! | [`xray`] | trace ids and contexts as X-Ray and W3C write them |
 
 pub mod copies;
+pub mod freeze;
 pub mod logs;
 pub mod request;
 pub mod trace;
 
 pub use crate::telemetry::xray;
 pub use copies::{Copies, compare_copies};
+pub use freeze::{AfterFreeze, after_the_freeze};
 pub use logs::{Uncorrelated, correlated};
 pub use request::{FoundBy, Options, RequestEvidence, Stranger, request};
 pub use trace::{Duplicate, Node, Orphan, Row, Trace};

@@ -43,9 +43,9 @@ fn the_events_of_a_cold_and_a_warm_invocation_are_those_of_the_telemetry_api() {
         assert!(cold[name].is_number() && warm[name].is_number(), "{name}");
     }
     let tracing = json!({ "spanId": "53995c3f42cd8ad8", "type": "X-Amzn-Trace-Id", "value": HEADER });
-    for at in 3..9 {
-        assert_eq!(events[at]["record"]["tracing"], tracing);
-        assert_eq!(events[at]["record"]["requestId"], ID);
+    for event in &events[3..9] {
+        assert_eq!(event["record"]["tracing"], tracing);
+        assert_eq!(event["record"]["requestId"], ID);
     }
     assert_eq!(events[4]["record"]["metrics"]["producedBytes"], 17);
     assert_eq!(events[4]["record"]["spans"][0]["name"], "responseLatency");
