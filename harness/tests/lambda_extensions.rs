@@ -72,6 +72,7 @@ async fn function() {
         println!("handling {path}");
         match path.as_str() {
             "/exit" => std::process::exit(3),
+            "/killed" => nix::sys::signal::raise(Signal::SIGKILL).unwrap(),
             "/hang" => std::future::pending().await,
             _ => {}
         }
@@ -356,11 +357,17 @@ async fn an_extension_that_crashes_fails_the_invocation_and_the_next_one_has_ano
 
 #[tokio::test]
 async fn what_goes_wrong_in_an_invocation_is_said_to_the_extension_before_it_ends() {
-    for (path, reason) in [("/exit", "FAILURE"), ("/hang", "TIMEOUT")] {
+    for (path, reason, what) in [
+        ("/exit", "FAILURE", "exit status: 3"),
+        ("/killed", "FAILURE", "signal: 9 (SIGKILL)"),
+        ("/hang", "TIMEOUT", "Task timed out after 0.50 seconds"),
+    ] {
         let settings = format!("function = {{ timeout = \"500ms\" }}\n{}", extension_of("extension", ""));
         let running = start("function", &settings).await.unwrap();
         let delivery = send(&running, path).await;
         assert_eq!(delivery.response.status, 502);
+        let (_, message) = error(&delivery);
+        assert!(message.contains(what) && message.contains(&format!("handling {path}")), "{path}: {message}");
         assert!(matches!(settled(&running, &delivery).await, Proof::Exited { .. }));
         let found = running.store().look(lines).join("\n");
         assert!(found.contains(&format!("\"shutdownReason\":\"{reason}\"")), "{path}: {found}");
