@@ -2,7 +2,8 @@
 //!
 //! Relative paths are relative to the folder of the file. In `env` and `args`, `{port}` stands for the port that the
 //! service must listen on, `{otlp}` for the URL of the OTLP endpoint (`{otlp.authority}` for its `host:port`), and
-//! `{upstream.NAME}` for the URL of a stand-in declared under `[upstreams.NAME]`.
+//! `{upstream.NAME}` for the URL of a stand-in declared under `[upstreams.NAME]`, and `{extension.NAME.port}` for a free
+//! port on which an extension of the deployment can listen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -141,6 +142,9 @@ pub struct Deployment {
     /// The function, for the Lambda kinds.
     #[serde(default)]
     pub function: Function,
+    /// External extensions of the function's execution environment, started before its runtime (`lambda-process`).
+    #[serde(default)]
+    pub extensions: Vec<Extension>,
     /// Own words that scenarios can restrict themselves to by tag.
     #[serde(default)]
     pub labels: BTreeSet<String>,
@@ -194,6 +198,31 @@ pub struct CargoBinary {
     pub package: String,
     /// Binary target. Default: the package's name.
     pub bin: Option<String>,
+}
+
+/// An external extension: a process beside the runtime that speaks the Lambda Extensions API.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Extension {
+    /// The name that it registers with. Default: its program's file name, as on Lambda.
+    pub name: Option<String>,
+    /// Program and arguments.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// A binary target of the Cargo workspace, built before the run.
+    pub cargo: Option<CargoBinary>,
+    /// Environment variables besides the function's. The OTLP endpoint is the sink's again, unless set here.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+impl Extension {
+    /// The name that it registers with.
+    pub fn name(&self) -> &str {
+        let program = self.command.first().map(|program| program.rsplit('/').next().unwrap_or(program));
+        let cargo = self.cargo.as_ref().map(|cargo| cargo.bin.as_ref().unwrap_or(&cargo.package).as_str());
+        self.name.as_deref().or(cargo).or(program).unwrap_or_default()
+    }
 }
 
 /// When a service counts as started.
@@ -301,6 +330,13 @@ pub struct Function {
     /// Limit of one invocation.
     #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
+    /// Limit of Init; Lambda's is 10 s, and longer with provisioned concurrency. An Init that takes longer is ended, and
+    /// made again at the first invocation within that one's limit.
+    #[serde(deserialize_with = "duration")]
+    pub init_timeout: Duration,
+    /// Whether the execution environment is frozen between invocations, as Lambda does. Off, nothing proves that an
+    /// invocation's telemetry is complete.
+    pub freeze: bool,
     /// AWS region.
     pub region: String,
     /// AWS account, 12 digits.
@@ -317,6 +353,8 @@ impl Default for Function {
             handler: "bootstrap".into(),
             memory: 512,
             timeout: Duration::from_secs(30),
+            init_timeout: Duration::from_secs(10),
+            freeze: true,
             region: "us-west-2".into(),
             account: "123456789012".into(),
             tracing: true,
@@ -519,17 +557,55 @@ impl Deployment {
                 problems.push(format!("`{key}` must begin with `/`"));
             }
         }
+        problems.extend(self.extension_problems());
         for pattern in &self.ignore_lines {
             if let Err(error) = regex::Regex::new(pattern) {
                 problems.push(format!("`ignore-lines` has {pattern:?}: {error}"));
             }
         }
-        for text in self.env.values().chain(&self.args) {
+        let of_extensions =
+            self.extensions.iter().flat_map(|extension| extension.env.values().chain(&extension.command));
+        for text in self.env.values().chain(&self.args).chain(of_extensions) {
+            for (at, found) in text.match_indices("{extension.") {
+                let name = text[at + found.len()..].split_once(".port}").map_or("", |(name, _)| name);
+                if !self.extensions.iter().any(|extension| extension.name() == name) {
+                    problems
+                        .push(format!("{text:?} names no extension of this deployment; write {{extension.NAME.port}}"));
+                }
+            }
             for (_, rest) in text.match_indices("{upstream.").map(|(at, found)| (at, &text[at + found.len()..])) {
                 let name = rest.split('}').next().unwrap_or_default();
                 if !upstreams.contains_key(name) {
                     problems.push(format!("{text:?} names an upstream that is not declared: {name:?}"));
                 }
+            }
+        }
+        problems
+    }
+
+    fn extension_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !self.extensions.is_empty() && self.kind != Kind::LambdaProcess {
+            problems.push(format!(
+                "`extensions` are for lambda-process, and not for {}; on lambda-container they would have to run inside the \
+                 function's own container",
+                self.kind
+            ));
+        }
+        // "Quotas" of the Extensions API.
+        if self.extensions.len() > 10 {
+            problems.push(format!("`extensions` has {}; Lambda takes at most 10", self.extensions.len()));
+        }
+        let mut names = BTreeSet::new();
+        for extension in &self.extensions {
+            let name = extension.name();
+            match (extension.command.is_empty(), &extension.cargo) {
+                (true, None) => problems.push("an extension says nothing to run; it takes `command` or `cargo`".into()),
+                (false, Some(_)) => problems.push(format!("extension {name:?}: command and cargo exclude each other")),
+                _ => {}
+            }
+            if !names.insert(name) {
+                problems.push(format!("two extensions are named {name:?}; give one another `name`"));
             }
         }
         problems
@@ -574,6 +650,39 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("\"s3\""), "{error}");
+    }
+
+    const FUNCTION: &str = "[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\n";
+
+    #[test]
+    fn an_extension_is_named_by_its_program_unless_it_has_a_name() {
+        let text = format!(
+            "{FUNCTION}env = {{ E = '{{extension.own.port}}' }}\n[[deployments.f.extensions]]\ncommand = ['opt/collector', 'x']\n\
+             [[deployments.f.extensions]]\ncargo = {{ package = 'p', bin = 'b' }}\n\
+             [[deployments.f.extensions]]\nname = 'own'\ncommand = ['python3', 'e.py']"
+        );
+        let config = parse(&text).unwrap();
+        let names: Vec<&str> = config.deployments["f"].extensions.iter().map(Extension::name).collect();
+        assert_eq!(names, ["collector", "b", "own"]);
+    }
+
+    #[test]
+    fn extensions_that_cannot_run_are_reported() {
+        let extension = "[[deployments.f.extensions]]\n";
+        for (text, expected) in [
+            (format!("{FUNCTION}{extension}"), "says nothing to run"),
+            (format!("{FUNCTION}{extension}command = ['x']\ncargo = {{ package = 'p' }}"), "exclude each other"),
+            (format!("{FUNCTION}{extension}command = ['x']\n{extension}command = ['a/x']"), "are named \"x\""),
+            (format!("{FUNCTION}{}", format!("{extension}command = ['x']\n").repeat(11)), "at most 10"),
+            (format!("{FUNCTION}env = {{ P = '{{extension.x.port}}' }}"), "names no extension"),
+            (
+                format!("[deployments.f]\nkind = 'lambda-container'\nimage = 'f'\n{extension}command = ['x']"),
+                "inside the function's own container",
+            ),
+        ] {
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Fixture {
             env: env.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>(),
             directory: None,
             port,
+            extension: None,
         };
         self.site.launch(launch, self.store.clone()).await.unwrap()
     }

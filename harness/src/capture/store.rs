@@ -141,6 +141,11 @@ pub enum Mark {
     },
     /// The environment goes on.
     Thawed,
+    /// A function's execution environment is gone, its extensions too.
+    EnvironmentEnded {
+        /// Why and how: `the runtime exited (exit status: 3)`.
+        status: String,
+    },
     /// The service called a stand-in for something it depends on.
     UpstreamCalled {
         /// Name of the stand-in, as configured.

@@ -7,16 +7,19 @@
 //! | [`background`] | whether a line without ids is of a request or of the service's own doing |
 //! | [`logs`] | whether one record is correlated: the five conditions |
 //! | [`copies`] | whether the line and the OTLP copy of a record name the same ids |
+//! | [`freeze`] | what of an invocation came only after its environment was frozen, and what never came |
 //! | [`xray`] | trace ids and contexts as X-Ray and W3C write them |
 
 pub mod background;
 pub mod copies;
+pub mod freeze;
 pub mod logs;
 pub mod request;
 pub mod trace;
 
 pub use crate::telemetry::xray;
 pub use copies::{Copies, compare_copies};
+pub use freeze::{AfterFreeze, after_the_freeze};
 pub use logs::{Uncorrelated, correlated};
 pub use request::{FoundBy, Options, RequestEvidence, Stranger, request};
 pub use trace::{Duplicate, Node, Orphan, Row, Trace};

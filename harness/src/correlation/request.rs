@@ -11,7 +11,10 @@ use regex::Regex;
 
 use super::{Trace, background};
 use crate::{
-    capture::Capture,
+    capture::{
+        Capture,
+        stdout::{EXTENSION_LOGGER, PLATFORM_LOGGER},
+    },
     stimulus::{Caller, ContextForm, Delivery},
     telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanId, SpanKind, TraceId, Value, xray::XrayHeader},
 };
@@ -434,7 +437,9 @@ impl<'a> Search<'a> {
             let arrived = (self.delivery.sent.seq..=end).contains(&record.arrival.seq);
             let own_request = record.request_id.is_some() && record.request_id == evidence.request_id;
             if !record.format.is_structured() {
-                if arrived || own_request {
+                // What the platform and extensions write stands around the service's own lines and is none of them.
+                let foreign = record.logger == PLATFORM_LOGGER || record.logger.starts_with(EXTENSION_LOGGER);
+                if !foreign && (arrived || own_request) {
                     evidence.text.push(record.clone());
                 }
                 continue;

@@ -77,6 +77,30 @@ pub async fn program(
     Ok(command)
 }
 
+/// Program and arguments of an extension; compiles `cargo` first.
+///
+/// # Errors
+/// When the build fails, with the end of what it printed.
+pub async fn extension(
+    config: &Config,
+    deployment: &config::Deployment,
+    extension: &config::Extension,
+) -> Result<Vec<String>, SiteError> {
+    let mut command = extension.command.clone();
+    if let Some(cargo) = &extension.cargo {
+        let built = cargo_binary(config, cargo, Linking::for_kind(deployment.kind)).await.map_err(|what| {
+            SiteError::new(format!("deployment `{}`, extension `{}`: {what}", deployment.name, extension.name()))
+        })?;
+        return Ok(vec![text(&built)?]);
+    }
+    if let Some(program) = command.first_mut()
+        && program.contains('/')
+    {
+        *program = text(&config.resolve(Path::new(program)))?;
+    }
+    Ok(command)
+}
+
 fn text(path: &Path) -> Result<String, SiteError> {
     path.to_str()
         .map(str::to_owned)

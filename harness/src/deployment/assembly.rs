@@ -56,6 +56,16 @@ impl Instance {
         let config = &workshop.config;
         let mut program = spec.wrap.clone();
         program.extend(artifact::program(config, spec, Linking::for_kind(spec.kind)).await?);
+        let mut built = spec.clone();
+        for extension in &mut built.extensions {
+            let command = artifact::extension(config, spec, extension).await?;
+            *extension = config::Extension {
+                name: Some(extension.name().to_owned()),
+                command,
+                cargo: None,
+                env: extension.env.clone(),
+            };
+        }
         let started = std::time::Instant::now();
         let store = Arc::new(Store::new(workshop.tamper.clone()));
         let sink = Sink::start(store.clone())
@@ -74,7 +84,7 @@ impl Instance {
             placeholders.insert(format!("upstream.{name}"), format!("http://{reached}"));
             upstreams.push(server);
         }
-        let deployment = Deployment::start(spec, program, site, store, sink.address(), &placeholders).await?;
+        let deployment = Deployment::start(&built, program, site, store, sink.address(), &placeholders).await?;
         Ok(Self { deployment, _upstreams: upstreams, _sink: sink, took: started.elapsed() })
     }
 }

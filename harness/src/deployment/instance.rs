@@ -59,10 +59,15 @@ impl Deployment {
         };
         let authority = site.expose(sink).await?;
         let endpoint = format!("http://{authority}");
+        let mut ports = BTreeMap::new();
+        for extension in &spec.extensions {
+            ports.insert(format!("extension.{}.port", extension.name()), site.free_port().await?.to_string());
+        }
         let fill = |text: &String| {
             let port = port.map(|port| ("port".to_owned(), port.to_string()));
             let otlp = [("otlp".to_owned(), endpoint.clone()), ("otlp.authority".to_owned(), authority.clone())];
             let all = placeholders.iter().map(|(name, value)| (name.clone(), value.clone())).chain(otlp).chain(port);
+            let all = all.chain(ports.iter().map(|(name, value)| (name.clone(), value.clone())));
             all.fold(text.clone(), |text, (name, value)| text.replace(&format!("{{{name}}}"), &value))
         };
         let mut env: BTreeMap<String, String> =
@@ -73,9 +78,23 @@ impl Deployment {
             env,
             directory: spec.directory.clone(),
             port,
+            extension: None,
         };
         let running = if spec.kind.is_lambda() {
-            Running::Function(Function::start(spec, launch, site, store.clone()).await?)
+            let extension = |extension: &config::Extension| {
+                let mut env = launch.env.clone();
+                env.insert("OTEL_EXPORTER_OTLP_ENDPOINT".into(), endpoint.clone());
+                env.extend(extension.env.iter().map(|(name, value)| (name.clone(), fill(value))));
+                Launch {
+                    command: extension.command.iter().map(fill).collect(),
+                    env,
+                    directory: spec.directory.clone(),
+                    port: None,
+                    extension: Some(extension.name().to_owned()),
+                }
+            };
+            let extensions = spec.extensions.iter().map(extension).collect();
+            Running::Function(Function::start(spec, launch, extensions, site, store.clone()).await?)
         } else {
             Running::Service(Service::start(spec, launch, &*site, &store).await?)
         };
@@ -162,7 +181,7 @@ impl Deployment {
             Running::Function(_) => {
                 let mut proof = Proof::NotInvoked;
                 for delivery in deliveries {
-                    proof = super::lambda::settle(&self.store, delivery, deadline).await?;
+                    proof = super::lambda::settle(&self.spec, &self.store, delivery, deadline).await?;
                 }
                 Ok(proof)
             }

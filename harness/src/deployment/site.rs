@@ -41,6 +41,9 @@ pub struct Launch {
     pub directory: Option<PathBuf>,
     /// Port on which the service listens, as the service sees it; `None` when it serves nothing.
     pub port: Option<u16>,
+    /// Who it is, when it is not the service itself: an extension's name. Its lines are kept as text of a logger
+    /// `extension NAME`, which makes no claim about the service's records.
+    pub extension: Option<String>,
 }
 
 /// Where a service runs: this machine, or a container engine.

@@ -13,7 +13,7 @@ use crate::{
     capture::{Capture, Mark},
     config::Ready,
     correlation::{
-        FoundBy, Options, RequestEvidence,
+        FoundBy, Options, RequestEvidence, after_the_freeze,
         background::{GRACE, Shape, background},
         request,
     },
@@ -221,9 +221,9 @@ impl Scene {
     pub async fn nothing_after_the_freeze(&mut self) -> StepResult {
         let at = self.last_index()?;
         let patience = self.stage.spec.patience;
-        let Some(invocation) = self.sent[at].delivery.invocation.clone() else {
+        if self.sent[at].delivery.invocation.is_none() {
             return Err(Problem::errored("this deployment is no function, so nothing freezes"));
-        };
+        }
         self.settle(&[at], Instant::now() + patience).await?;
         let again = self.draft.request("GET", &self.sent[at].delivery.target, bytes::Bytes::new());
         let thawed = self.instance.send(again).await?;
@@ -231,42 +231,15 @@ impl Scene {
         proof.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))?;
         let sent = &self.sent[at];
         self.instance.store().look(|capture| {
-            let froze = capture.lifecycle().iter().find(
-                |entry| matches!(&entry.mark, Mark::Frozen { request_id: Some(id) } if *id == invocation.request_id),
-            );
-            let Some(froze) = froze.map(|entry| entry.arrival.seq) else {
-                return Err(Problem::errored("the environment did not freeze after the invocation"));
-            };
             let seen = self.seen(capture, sent);
-            let evidence = &seen.evidence;
-            let mut lost: Vec<String> = evidence
-                .trace
-                .spans()
-                .filter(|span| span.arrival.seq > froze)
-                .map(|span| format!("late       {} {:?} came only after the freeze", span.kind, span.name))
-                .collect();
-            let records = evidence.logs.iter().filter(|record| record.arrival.seq > froze);
-            lost.extend(
-                records.map(|record| {
-                    format!("late       {} {:?} came only after the freeze", record.origin, record.message)
-                }),
-            );
-            for record in &evidence.logs {
-                let named = record.trace_id.valid().zip(record.span_id.valid());
-                let missing = named.filter(|(trace, span)| evidence.sampled() && capture.span(*trace, *span).is_none());
-                if let Some((_, span)) = missing {
-                    lost.push(format!(
-                        "lost       the span {span} that {:?} names never came: lost at the freeze",
-                        record.message
-                    ));
-                }
-            }
-            if evidence.sampled() && evidence.trace.is_empty() {
-                lost.push("lost       no span of the invocation came before the freeze or after it".into());
-            }
-            if lost.is_empty() {
+            let Some(found) = after_the_freeze(capture, &seen.evidence) else {
+                let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
+                return Err(Problem::errored(format!("the environment did not freeze after the invocation; {proof}")));
+            };
+            if found.is_empty() {
                 return Ok(());
             }
+            let lost: Vec<String> = found.iter().map(ToString::to_string).collect();
             let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
             Err(Problem::failed(format!("{}\n{}", lost.join("\n"), self.context(&seen, proof))))
         })

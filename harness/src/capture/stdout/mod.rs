@@ -24,6 +24,9 @@ use crate::telemetry::{
 /// The name that the records of Lambda's own lines (`START RequestId: …`) have as their logger.
 pub const PLATFORM_LOGGER: &str = "platform";
 
+/// What the logger of an extension's lines begins with; its name follows.
+pub const EXTENSION_LOGGER: &str = "extension ";
+
 /// The records of one line, without its line feed. Most lines are one record; a blank line is none, and a traceback
 /// that Lambda's Python runtime wrote without a line feed has the next record behind it.
 ///
@@ -39,6 +42,18 @@ pub fn parse_line(line: &str, origin: LogOrigin, arrival: Arrival) -> Vec<LogRec
         None => text::split_glued(line).into_iter().map(|part| (part, text::parse(part))).collect(),
     };
     parts.into_iter().map(|(raw, parsed)| parsed.into_record(raw, origin, arrival)).collect()
+}
+
+/// A line of somebody who is not the service, as text of `logger`: it makes no claim of ids, whatever it says. A blank
+/// line is no record.
+pub fn plain_line(line: &str, origin: LogOrigin, arrival: Arrival, logger: &str) -> Vec<LogRecord> {
+    let line = line.trim_end_matches(['\r', '\n']);
+    if line.trim().is_empty() {
+        return Vec::new();
+    }
+    let mut parsed = Parsed::new(LineFormat::Text, line);
+    parsed.logger = logger.to_owned();
+    vec![parsed.into_record(line, origin, arrival)]
 }
 
 /// What a form found in a line.

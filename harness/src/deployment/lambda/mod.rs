@@ -1,14 +1,17 @@
 //! Lambda: the Runtime API and the life of an execution environment.
 
 mod environment;
+mod extensions_api;
+mod init;
+mod platform;
+mod posted;
+mod processes;
 mod runtime_api;
+mod telemetry_api;
 pub mod trace;
 mod variables;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use nix::sys::signal::Signal;
@@ -19,8 +22,11 @@ use tokio::{
 };
 
 use self::{
-    environment::{Command, Current, Environments, Outcome},
-    runtime_api::Answer,
+    environment::{Command, Environments, Outcome, State},
+    init::NoInit,
+    platform::InitPhase,
+    processes::Current,
+    runtime_api::{Answer, Identity},
     trace::{RuntimeTrace, XRayHeader},
 };
 use super::{Exit, Incomplete, Launch, Proof, Site, SiteError};
@@ -51,10 +57,11 @@ impl Function {
     pub(super) async fn start(
         spec: &config::Deployment,
         launch: Launch,
+        extensions: Vec<Launch>,
         site: Arc<dyn Site>,
         store: Arc<Store>,
     ) -> Result<Self, SiteError> {
-        let current: Current = Arc::new(Mutex::new(None));
+        let current = Current::default();
         let no_port = |source: std::io::Error| {
             SiteError::because(format!("deployment {}: no port for the Runtime API", spec.name), source)
         };
@@ -63,13 +70,24 @@ impl Function {
         let environments = Environments {
             spec: spec.clone(),
             launch,
+            extensions,
             site,
             store: store.clone(),
             current: current.clone(),
             listener,
             runtime_api,
         };
-        let first = environments.init().await?;
+        let limit = spec.start_timeout.min(spec.function.init_timeout);
+        let first = match environments.init(limit, InitPhase::Init).await {
+            Ok(ready) => State::Ready(Box::new(ready)),
+            // Lambda makes an Init that took too long again at the first invocation, and so the verdict is that one's.
+            Err(NoInit::TimedOut(failure)) if limit < spec.start_timeout => {
+                tracing::warn!("{}", failure.message);
+                State::InitFailed
+            }
+            Err(NoInit::TimedOut(failure) | NoInit::Failed(failure)) => return Err(SiteError::new(failure.message)),
+            Err(NoInit::Site(error)) => return Err(error),
+        };
         store.mark(Mark::Ready);
         let (commands, taken) = mpsc::channel(1);
         let task = tokio::spawn(environments.run(first, taken));
@@ -179,7 +197,8 @@ impl Function {
         delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
         let stopped = || SiteError::new(format!("deployment {} was stopped; start another one", spec.name));
         let (reply, answer) = oneshot::channel();
-        let command = Command::Invoke { event, trace_header: trace_header.clone(), reply };
+        let command =
+            Command::Invoke { event, trace_header: trace_header.clone(), identity: Identity::default(), reply };
         self.commands.send(command).await.map_err(|_| stopped())?;
         // A task of its own, so that the turn ends with the invocation even when nobody waits for it any more.
         let mut outcome = tokio::spawn(async move {
@@ -216,7 +235,7 @@ impl Function {
     /// The answer that the gateway gives its client, and what went wrong in the function.
     fn answer(&self, answer: Answer, accept: &str) -> (HttpResponse, Option<(String, String)>) {
         match answer {
-            Answer::Error { error_type, message } => (self.gateway.failed(), Some((error_type, message))),
+            Answer::Error(failure) => (self.gateway.failed(), Some((failure.error_type, failure.message))),
             Answer::Response(body) => match self.gateway.response(&body, accept) {
                 Ok(response) => (response, None),
                 Err(error) => (self.gateway.failed(), Some(("MalformedProxyResponse".into(), error.to_string()))),
@@ -241,10 +260,7 @@ impl Function {
 
     pub(super) fn kill_now(&self) {
         self.task.abort();
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(sandbox) = current.and_then(|sandbox| sandbox.upgrade()) {
-            sandbox.kill_now();
-        }
+        self.current.kill_now();
     }
 }
 
@@ -293,23 +309,38 @@ fn told(xray: Option<XRayHeader>, w3c: Option<Caller>, runtime: &RuntimeTrace) -
 }
 
 /// Proves that everything that `delivery` caused has arrived: its environment froze behind it, or is gone.
-pub(super) async fn settle(store: &Store, delivery: &Delivery, deadline: Instant) -> Result<Proof, Incomplete> {
+pub(super) async fn settle(
+    spec: &config::Deployment,
+    store: &Store,
+    delivery: &Delivery,
+    deadline: Instant,
+) -> Result<Proof, Incomplete> {
     let Some(invocation) = &delivery.invocation else {
         return Ok(Proof::NotInvoked);
     };
     let id = &invocation.request_id;
+    if !spec.function.freeze {
+        let reason = "`function.freeze` is off, so nothing proves that an invocation's telemetry is complete".into();
+        return Err(Incomplete { reason, waited: Duration::ZERO });
+    }
     let started = Instant::now();
     let ended = store.until(deadline, |capture| {
         let mut marks = capture.lifecycle().iter().skip_while(|lifecycle| lifecycle.arrival.seq < delivery.sent.seq);
-        marks.by_ref().find(|made| made.mark == Mark::Dispatched { request_id: id.clone() })?;
+        let ended_in_init = invocation.error.is_some()
+            && !marks.clone().any(|made| made.mark == Mark::Dispatched { request_id: id.clone() });
+        if !ended_in_init {
+            marks.by_ref().find(|made| made.mark == Mark::Dispatched { request_id: id.clone() })?;
+        }
         marks.find_map(|made| match &made.mark {
             Mark::Frozen { request_id: Some(frozen) } if frozen == id => Some(Proof::Froze { request_id: id.clone() }),
-            Mark::Exited { status } => Some(Proof::Exited { status: status.clone() }),
+            Mark::EnvironmentEnded { status } => Some(Proof::Exited { status: status.clone() }),
             _ => None,
         })
     });
     ended.await.ok_or_else(|| Incomplete {
-        reason: format!("the runtime answered invocation {id} and has not asked for the next event since"),
+        reason: format!(
+            "invocation {id} was answered, and since then the runtime or an extension has not asked for the next event"
+        ),
         waited: started.elapsed(),
     })
 }

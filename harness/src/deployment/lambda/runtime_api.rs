@@ -18,40 +18,76 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt;
-use http_body_util::BodyExt;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
-use crate::capture::{Mark, Store};
-
-/// Largest response: 6 MiB and 100 bytes.
-pub(super) const LARGEST_RESPONSE: usize = 6 * 1024 * 1024 + 100;
+use super::{
+    extensions_api::{self, Idle, Registered, Registry},
+    platform::Platform,
+    posted::{Mode, Received, read, reported},
+    telemetry_api,
+};
+use crate::{
+    capture::{Mark, Store},
+    config,
+};
 
 /// An event on its way to the runtime.
 #[derive(Debug)]
 pub(super) struct Dispatch {
     pub(super) request_id: String,
+    /// `Lambda-Runtime-Invocation-Id`: one attempt of the request. A runtime that knows it says it back.
+    pub(super) invocation_id: String,
     /// Milliseconds since the Unix epoch.
     pub(super) deadline_ms: u128,
     pub(super) function_arn: String,
     pub(super) trace_header: Option<String>,
+    /// Whom the invocation speaks for, as raw JSON.
+    pub(super) identity: Identity,
     pub(super) event: Bytes,
+}
+
+/// What a caller that is an app says of itself, each as raw JSON and only there when it was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// `Lambda-Runtime-Client-Context`, what the AWS Mobile SDK says of the app and the device.
+    pub client_context: Option<String>,
+    /// `Lambda-Runtime-Cognito-Identity`: `{"cognitoIdentityId":…,"cognitoIdentityPoolId":…}`.
+    pub cognito: Option<String>,
 }
 
 /// How an invocation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Response(Bytes),
-    Error { error_type: String, message: String },
+    Error(Failure),
 }
 
-/// What the runtime did.
+/// An invocation or an Init that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// What the caller reads as `errorType`.
+    pub(super) error_type: String,
+    /// What the caller reads as `errorMessage`.
+    pub(super) message: String,
+    /// What the platform's own telemetry calls it: always `Runtime.…`, `Function.…`, `Extension.…` or `Sandbox.…`.
+    pub(super) category: String,
+}
+
+impl Failure {
+    /// A failure that the platform itself found, so that all call it the same.
+    pub(super) fn of_platform(category: &str, message: String) -> Self {
+        Self { error_type: category.into(), message, category: category.into() }
+    }
+}
+
+/// What the runtime or an extension did.
 #[derive(Debug)]
 pub(super) enum Did {
     /// Asked for the next event; its request stays open until one is sent here.
@@ -59,7 +95,13 @@ pub(super) enum Did {
     /// Answered the invocation that it has.
     Answered(Answer),
     /// Gave up during Init.
-    FailedInit { error_type: String, message: String },
+    FailedInit(Failure),
+    /// An extension of this name registered.
+    Registered(String),
+    /// An extension, by its position in the registry, asked for the next event.
+    ExtensionAsked { index: usize, waiting: Idle },
+    /// An extension reported that it cannot go on, in `Init` or at its `Exit`.
+    ExtensionFailed { name: String, during: &'static str, error: String },
 }
 
 /// Where the runtime is in its cycle.
@@ -69,19 +111,35 @@ enum Phase {
     Init,
     /// Waits for an event, as long as its request lives.
     Waiting(Weak<()>),
-    /// Has the event of this request id.
-    Invoking(String),
+    /// Has the event of this request id, under this invocation id.
+    Invoking(String, String),
     /// Has answered, and may do what it likes before it asks again.
     Answered(String),
     /// Has reported that it cannot start.
     Failed,
 }
 
+/// What the server of one environment knows and where it reports.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
+    pub(super) about: About,
     phase: Mutex<Phase>,
-    did: mpsc::UnboundedSender<Did>,
+    registry: Mutex<Registry>,
+    pub(super) did: mpsc::UnboundedSender<Did>,
+    pub(super) platform: Arc<Platform>,
+    /// Deliveries of the Telemetry API; they end with the server.
+    deliveries: Mutex<JoinSet<()>>,
     store: Arc<Store>,
+}
+
+/// What extensions are told and judged by.
+#[derive(Debug, Clone, Default)]
+pub(super) struct About {
+    pub(super) function: config::Function,
+    /// Names of the external extensions.
+    pub(super) external: Vec<String>,
+    /// Whether the platform writes its lines as JSON, `AWS_LAMBDA_LOG_FORMAT`.
+    pub(super) json_lines: bool,
 }
 
 /// A running Runtime API server; dropping it ends it.
@@ -95,16 +153,27 @@ pub(super) struct RuntimeApi {
 
 impl RuntimeApi {
     /// Serves the next environment on a listener that its predecessor has left.
-    pub(super) fn start(listener: Arc<TcpListener>, store: Arc<Store>) -> Self {
+    pub(super) fn start(listener: Arc<TcpListener>, about: About, store: Arc<Store>) -> Self {
         // What a killed runtime still had under way is not its successor's.
         while let Some(Ok(_)) = listener.accept().now_or_never() {}
         let (sender, did) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { phase: Mutex::new(Phase::Init), did: sender, store });
+        let platform = Arc::new(Platform::new(store.clone(), about.function.clone(), about.json_lines));
+        let shared = Arc::new(Shared {
+            about,
+            phase: Mutex::new(Phase::Init),
+            registry: Mutex::default(),
+            did: sender,
+            platform,
+            deliveries: Mutex::default(),
+            store,
+        });
         let app = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
             .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
             .route("/2018-06-01/runtime/init/error", post(init_error))
+            .merge(extensions_api::routes())
+            .merge(telemetry_api::routes())
             .with_state(shared.clone());
         let server = tokio::spawn(async move {
             use axum::serve::ListenerExt;
@@ -129,11 +198,40 @@ impl RuntimeApi {
         if waiting.is_closed() {
             return Err(event);
         }
-        let request_id = event.request_id.clone();
+        let (request_id, invocation_id) = (event.request_id.clone(), event.invocation_id.clone());
         // Before the event is on its way, so that nothing that it causes is stored ahead of this mark.
         self.shared.store.mark(Mark::Dispatched { request_id: request_id.clone() });
         waiting.send(event)?;
-        *phase = Phase::Invoking(request_id);
+        *phase = Phase::Invoking(request_id, invocation_id);
+        Ok(())
+    }
+
+    /// What the platform says of this environment.
+    pub(super) fn platform(&self) -> &Arc<Platform> {
+        &self.shared.platform
+    }
+
+    /// Whether an extension has subscribed to the Telemetry API.
+    pub(super) fn has_subscribers(&self) -> bool {
+        !self.shared.deliveries().is_empty()
+    }
+
+    /// The extensions that have registered, in the order in which [`Did::ExtensionAsked`] numbers them. Complete once
+    /// the runtime has asked for its first event.
+    pub(super) fn extensions(&self) -> Vec<Registered> {
+        self.shared.registry().registered()
+    }
+
+    /// How many these are.
+    pub(super) fn extension_count(&self) -> usize {
+        self.shared.registry().len()
+    }
+
+    /// Hands an event to an extension that waits for one; gives it back when that request is closed.
+    pub(super) fn notify(&self, index: usize, waiting: Idle, event: Bytes) -> Result<(), Bytes> {
+        let mut registry = self.shared.registry();
+        waiting.send(event)?;
+        registry.busy(index);
         Ok(())
     }
 }
@@ -167,16 +265,30 @@ impl axum::serve::Listener for Lent {
 impl Drop for RuntimeApi {
     fn drop(&mut self) {
         self.server.abort();
+        self.shared.deliveries().abort_all();
     }
 }
 
 impl Shared {
+    fn deliveries(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a delivery of the Telemetry API run as long as the server does.
+    pub(super) fn deliver(&self, delivery: impl Future<Output = ()> + Send + 'static) {
+        self.deliveries().spawn(delivery);
+    }
+
+    pub(super) fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn refusal(status: StatusCode, error_type: &str, message: String) -> Response {
+pub(super) fn refusal(status: StatusCode, error_type: &str, message: String) -> Response {
     (status, Json(json!({ "errorType": error_type, "errorMessage": message }))).into_response()
 }
 
@@ -184,7 +296,7 @@ fn invalid_state(message: &str) -> Response {
     refusal(StatusCode::FORBIDDEN, "InvalidStateTransition", message.into())
 }
 
-fn accepted() -> Response {
+pub(super) fn accepted() -> Response {
     (StatusCode::ACCEPTED, Json(json!({ "status": "OK" }))).into_response()
 }
 
@@ -198,12 +310,14 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
             // A request that the runtime has given up may be made again.
             Phase::Waiting(other) if other.strong_count() == 0 => {}
             Phase::Waiting(_) => return invalid_state("the runtime waits for an event already"),
-            Phase::Invoking(id) => {
+            Phase::Invoking(id, _) => {
                 return invalid_state(&format!("the runtime has not answered invocation {id} yet"));
             }
             Phase::Failed => return invalid_state("the runtime has reported that it cannot start"),
         }
         *phase = Phase::Waiting(Arc::downgrade(&alive));
+        // With the first request of the runtime the extensions of this environment are settled.
+        shared.registry().close();
         // Under the lock, so that the order of the channel is the order of the states.
         let _ = shared.did.send(Did::Asked(sender));
     }
@@ -215,57 +329,73 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
     let mut response = Response::builder()
         .header("Content-Type", "application/json")
         .header("Lambda-Runtime-Aws-Request-Id", event.request_id)
+        .header("Lambda-Runtime-Invocation-Id", event.invocation_id)
         .header("Lambda-Runtime-Deadline-Ms", event.deadline_ms.to_string())
         .header("Lambda-Runtime-Invoked-Function-Arn", event.function_arn);
-    if let Some(header) = event.trace_header {
-        response = response.header("Lambda-Runtime-Trace-Id", header);
+    for (name, value) in [
+        ("Lambda-Runtime-Trace-Id", event.trace_header),
+        ("Lambda-Runtime-Client-Context", event.identity.client_context),
+        ("Lambda-Runtime-Cognito-Identity", event.identity.cognito),
+    ] {
+        if let Some(value) = value {
+            response = response.header(name, value);
+        }
     }
     response.body(Body::from(event.event)).unwrap_or_else(|error| {
         refusal(StatusCode::INTERNAL_SERVER_ERROR, "Container", format!("the event cannot be sent: {error}"))
     })
 }
 
-async fn response(State(shared): State<Arc<Shared>>, Path(id): Path<String>, body: Body) -> Response {
-    if let Err(refused) = check(&shared, &id) {
+async fn response(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if let Err(refused) = check(&shared, &id, &headers) {
         return *refused;
     }
-    let body = match read(body).await {
+    let mode = match Mode::of(&headers) {
+        Ok(mode) => mode,
+        Err(refused) => return *refused,
+    };
+    let body = match read(body, mode).await {
         Ok(body) => body,
         Err(refused) => return *refused,
     };
-    let message = format!("Exceeded maximum allowed payload size ({LARGEST_RESPONSE} bytes).");
+    let mut too_large = None;
     let answer = match body {
         Received { body, error: None, excess: 0 } => Answer::Response(body),
-        Received { error: Some((error_type, message)), .. } => Answer::Error { error_type, message },
+        Received { error: Some(failure), .. } => Answer::Error(failure),
         Received { .. } => {
-            Answer::Error { error_type: "Function.ResponseSizeTooLarge".into(), message: message.clone() }
+            let message = format!("Exceeded maximum allowed payload size ({} bytes).", mode.largest());
+            too_large = Some(message.clone());
+            Answer::Error(Failure::of_platform("Function.ResponseSizeTooLarge", message))
         }
     };
-    let too_large =
-        matches!(&answer, Answer::Error { error_type, .. } if error_type == "Function.ResponseSizeTooLarge");
-    match conclude(&shared, &id, answer) {
-        Err(refused) => *refused,
-        Ok(()) if too_large => refusal(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message),
-        Ok(()) => accepted(),
+    match (conclude(&shared, &id, &headers, answer), too_large) {
+        (Err(refused), _) => *refused,
+        (Ok(()), Some(message)) => refusal(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message),
+        (Ok(()), None) => accepted(),
     }
 }
 
 async fn error(State(shared): State<Arc<Shared>>, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Response {
-    if let Err(refused) = check(&shared, &id) {
+    if let Err(refused) = check(&shared, &id, &headers) {
         return *refused;
     }
-    let (error_type, message) = match read(body).await {
+    let failure = match read(body, Mode::Buffered).await {
         Ok(received) => reported(&headers, &received.body),
         Err(refused) => return *refused,
     };
-    match conclude(&shared, &id, Answer::Error { error_type, message }) {
+    match conclude(&shared, &id, &headers, Answer::Error(failure)) {
         Ok(()) => accepted(),
         Err(refused) => *refused,
     }
 }
 
 async fn init_error(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Response {
-    let (error_type, message) = match read(body).await {
+    let failure = match read(body, Mode::Buffered).await {
         Ok(received) => reported(&headers, &received.body),
         Err(refused) => return *refused,
     };
@@ -274,14 +404,25 @@ async fn init_error(State(shared): State<Arc<Shared>>, headers: HeaderMap, body:
         return invalid_state("Init is over");
     }
     *phase = Phase::Failed;
-    let _ = shared.did.send(Did::FailedInit { error_type, message });
+    let _ = shared.did.send(Did::FailedInit(failure));
     accepted()
 }
 
-/// Whether the runtime has this invocation.
-fn check(shared: &Shared, id: &str) -> Result<(), Box<Response>> {
-    match &*shared.phase() {
-        Phase::Invoking(current) if current == id => Ok(()),
+/// Whether the runtime has this invocation, and, where it says which attempt it answers, this attempt.
+fn check(shared: &Shared, id: &str, headers: &HeaderMap) -> Result<(), Box<Response>> {
+    check_phase(&shared.phase(), id, headers)
+}
+
+fn check_phase(phase: &Phase, id: &str, headers: &HeaderMap) -> Result<(), Box<Response>> {
+    let said = headers.get("lambda-runtime-invocation-id").map(|value| value.as_bytes());
+    match phase {
+        Phase::Invoking(current, attempt) if current == id => match said {
+            Some(said) if said != attempt.as_bytes() => {
+                let message = format!("invocation {id} is not under way as {}", String::from_utf8_lossy(said));
+                Err(Box::new(refusal(StatusCode::BAD_REQUEST, "InvalidRequestID", message)))
+            }
+            _ => Ok(()),
+        },
         Phase::Answered(current) if current == id => {
             Err(Box::new(invalid_state(&format!("invocation {id} is answered already"))))
         }
@@ -292,58 +433,14 @@ fn check(shared: &Shared, id: &str) -> Result<(), Box<Response>> {
     }
 }
 
-fn conclude(shared: &Shared, id: &str, answer: Answer) -> Result<(), Box<Response>> {
-    check(shared, id)?;
+fn conclude(shared: &Shared, id: &str, headers: &HeaderMap, answer: Answer) -> Result<(), Box<Response>> {
     let mut phase = shared.phase();
+    check_phase(&phase, id, headers)?;
     *phase = Phase::Answered(id.to_owned());
     // Before the runtime is told, so that what it does afterwards is stored behind this mark.
     shared.store.mark(Mark::Responded { request_id: id.to_owned() });
     let _ = shared.did.send(Did::Answered(answer));
     Ok(())
-}
-
-/// The body of a request, up to the limit.
-struct Received {
-    body: Bytes,
-    /// Bytes over the limit, read and dropped so that the client can read the refusal.
-    excess: usize,
-    /// Error of a streamed response, from its trailers.
-    error: Option<(String, String)>,
-}
-
-async fn read(mut body: Body) -> Result<Received, Box<Response>> {
-    let (mut kept, mut excess, mut error) = (BytesMut::new(), 0, None);
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            let message = format!("the body broke off: {error}");
-            Box::new(refusal(StatusCode::BAD_REQUEST, "InvalidRequest", message))
-        })?;
-        match frame.into_data() {
-            Ok(data) => {
-                let room = (LARGEST_RESPONSE - kept.len()).min(data.len());
-                kept.extend_from_slice(&data[..room]);
-                excess += data.len() - room;
-            }
-            Err(frame) => {
-                let trailer = |name: &str| Some(frame.trailers_ref()?.get(name)?.to_str().ok()?.to_owned());
-                if let Some(error_type) = trailer("lambda-runtime-function-error-type") {
-                    let message = trailer("lambda-runtime-function-error-body").unwrap_or_default();
-                    error = Some((error_type, message));
-                }
-            }
-        }
-    }
-    Ok(Received { body: kept.freeze(), excess, error })
-}
-
-/// `errorType` and `errorMessage` of an error report; the header and the whole body stand in for what is not there.
-fn reported(headers: &HeaderMap, body: &Bytes) -> (String, String) {
-    let report: Value = serde_json::from_slice(body).unwrap_or_default();
-    let field = |name: &str| report.get(name).and_then(Value::as_str).map(str::to_owned);
-    let header = headers.get("lambda-runtime-function-error-type").and_then(|value| value.to_str().ok());
-    let error_type = field("errorType").or_else(|| header.map(str::to_owned)).unwrap_or_else(|| "Unknown".into());
-    let message = field("errorMessage").unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
-    (error_type, message)
 }
 
 #[cfg(test)]

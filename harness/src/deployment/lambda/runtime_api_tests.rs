@@ -1,6 +1,10 @@
 use std::time::Duration;
 
-use super::*;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use serde_json::Value;
+
+use super::{super::posted::LARGEST_RESPONSE, *};
 use crate::stimulus::{Caller, ContextForm, HttpRequest, HttpResponse, http};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -20,9 +24,11 @@ async fn call(address: SocketAddr, method: &str, path: &str, body: impl Into<Byt
 fn dispatch(id: &str, trace_header: Option<&str>) -> Box<Dispatch> {
     Box::new(Dispatch {
         request_id: id.into(),
+        invocation_id: format!("attempt of {id}"),
         deadline_ms: 1_675_466_288_419,
         function_arn: "arn:aws:lambda:us-west-2:123456789012:function:f".into(),
         trace_header: trace_header.map(str::to_owned),
+        identity: Identity::default(),
         event: Bytes::from_static(b"{}"),
     })
 }
@@ -57,7 +63,7 @@ async fn api() -> (Api, Arc<Store>) {
     let store = Arc::new(Store::default());
     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
     let address = listener.local_addr().unwrap();
-    (Api { address, api: RuntimeApi::start(listener, store.clone()) }, store)
+    (Api { address, api: RuntimeApi::start(listener, About::default(), store.clone()) }, store)
 }
 
 /// A runtime that has the event `id`.
@@ -165,28 +171,116 @@ async fn a_response_of_six_mebibytes_and_a_hundred_bytes_is_taken_and_one_byte_m
     let over = call(api.address, "POST", "invocation/over/response", vec![b'x'; LARGEST_RESPONSE + 1]).await;
     assert_eq!((over.status, error_type(&over)), (413, "RequestEntityTooLarge".into()));
     match api.did.recv().await {
-        Some(Did::Answered(Answer::Error { error_type, .. })) => {
-            assert_eq!(error_type, "Function.ResponseSizeTooLarge");
+        Some(Did::Answered(Answer::Error(failure))) => {
+            assert_eq!(failure.error_type, "Function.ResponseSizeTooLarge");
         }
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
-async fn an_error_report_is_read_from_its_body_and_from_its_header_where_the_body_is_silent() {
+async fn an_error_goes_to_the_caller_as_reported_and_to_the_platform_as_one_of_its_own_kinds() {
     let (mut api, _store) = api().await;
-    for (body, expected) in [
-        (r#"{"errorType":"E","errorMessage":"m","stackTrace":[]}"#, ("E", "m")),
-        ("not json", ("Runtime.Header", "not json")),
+    invoking(&mut api, "id").await;
+    let response = call(api.address, "POST", "invocation/id/error", r#"{"errorType":"E","errorMessage":"m"}"#).await;
+    assert_eq!(response.status, 202);
+    match api.did.recv().await {
+        Some(Did::Answered(Answer::Error(Failure { error_type, message, category }))) => {
+            assert_eq!([error_type, message, category], ["E", "m", "Runtime.Header"]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A request with headers of its own, and a body whose end the test decides.
+async fn post(api: &Api, path: &str, headers: &[(&str, &str)], body: Body) -> (StatusCode, Value) {
+    let stream = TcpStream::connect(api.address).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = axum::http::Request::post(format!("/2018-06-01/runtime/{path}")).header("host", "runtime");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = sender.send_request(request.body(body).unwrap()).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test]
+async fn an_answer_to_another_attempt_is_refused_and_one_to_this_attempt_or_to_none_is_taken() {
+    let (mut api, _store) = api().await;
+    let event = invoking(&mut api, "id").await;
+    let attempt = event.header("lambda-runtime-invocation-id").unwrap().to_owned();
+    for end in ["response", "error"] {
+        let path = format!("invocation/id/{end}");
+        let stale = post(&api, &path, &[("Lambda-Runtime-Invocation-Id", "another")], Body::from("{}")).await;
+        assert_eq!((stale.0, &stale.1["errorType"]), (StatusCode::BAD_REQUEST, &json!("InvalidRequestID")), "{end}");
+    }
+    let headers = [("Lambda-Runtime-Invocation-Id", attempt.as_str())];
+    let current = post(&api, "invocation/id/response", &headers, Body::from("{}")).await;
+    assert_eq!(current, (StatusCode::ACCEPTED, json!({ "status": "OK" })));
+    api.did.recv().await;
+    invoking(&mut api, "next").await;
+    let silent = post(&api, "invocation/next/response", &[], Body::from("{}")).await;
+    assert_eq!(silent.0, StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn what_the_caller_says_of_itself_comes_as_raw_json_and_only_when_it_says_it() {
+    let (mut api, _store) = api().await;
+    let address = api.address;
+    let next = tokio::spawn(async move { call(address, "GET", "invocation/next", "").await });
+    let waiting = asked(&mut api).await;
+    let identity = Identity {
+        client_context: Some(r#"{"client":{"app_title":"t"}}"#.into()),
+        cognito: Some(r#"{"cognitoIdentityId":"i","cognitoIdentityPoolId":"p"}"#.into()),
+    };
+    let event = Box::new(Dispatch { identity: identity.clone(), ..*dispatch("id", None) });
+    api.hand_out(waiting, event).unwrap();
+    let event = next.await.unwrap();
+    assert_eq!(event.header("lambda-runtime-client-context"), identity.client_context.as_deref());
+    assert_eq!(event.header("lambda-runtime-cognito-identity"), identity.cognito.as_deref());
+    call(address, "POST", "invocation/id/response", "{}").await;
+    api.did.recv().await;
+    let anonymous = invoking(&mut api, "other").await;
+    assert_eq!(anonymous.header("lambda-runtime-client-context"), None);
+    assert_eq!(anonymous.header("lambda-runtime-cognito-identity"), None);
+}
+
+/// A body of one piece and trailers behind it.
+fn with_trailers(trailers: axum::http::HeaderMap) -> Body {
+    let frames = [Frame::data(Bytes::from_static(b"half")), Frame::trailers(trailers)];
+    Body::new(StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::convert::Infallible>))))
+}
+
+#[tokio::test]
+async fn a_streamed_response_with_an_error_in_its_trailers_is_a_failed_invocation_and_one_without_is_whole() {
+    let (mut api, _store) = api().await;
+    let streaming =
+        [("Lambda-Runtime-Function-Response-Mode", "streaming"), ("Trailer", "Lambda-Runtime-Function-Error-Type")];
+    for (id, trailers, failed) in [
+        (
+            "broken",
+            axum::http::HeaderMap::from_iter([("lambda-runtime-function-error-type", "Runtime.StreamError")].map(
+                |(name, value)| {
+                    (axum::http::HeaderName::from_static(name), axum::http::HeaderValue::from_static(value))
+                },
+            )),
+            true,
+        ),
+        ("whole", axum::http::HeaderMap::new(), false),
     ] {
-        invoking(&mut api, "id").await;
-        let response = call(api.address, "POST", "invocation/id/error", body).await;
-        assert_eq!(response.status, 202);
+        invoking(&mut api, id).await;
+        let (status, _) = post(&api, &format!("invocation/{id}/response"), &streaming, with_trailers(trailers)).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{id}");
         match api.did.recv().await {
-            Some(Did::Answered(Answer::Error { error_type, message })) => {
-                assert_eq!((error_type.as_str(), message.as_str()), expected);
+            Some(Did::Answered(Answer::Error(failure))) if failed => {
+                assert_eq!(failure.category, "Runtime.StreamError");
             }
-            other => panic!("{other:?}"),
+            Some(Did::Answered(Answer::Response(body))) if !failed => assert_eq!(body, "half"),
+            other => panic!("{id}: {other:?}"),
         }
     }
 }

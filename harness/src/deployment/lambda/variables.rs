@@ -26,6 +26,27 @@ pub(super) fn set(env: &mut BTreeMap<String, String>, function: &Function, runti
     }
 }
 
+/// The same for an external extension, which does not get what is about the runtime and its log ("Environment
+/// variables" in the Extensions API's reference).
+pub(super) fn set_for_extension(
+    env: &mut BTreeMap<String, String>,
+    function: &Function,
+    runtime_api: &str,
+    log_stream: &str,
+) {
+    set(env, function, runtime_api, log_stream);
+    for name in [
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+        "_HANDLER",
+    ] {
+        env.remove(name);
+    }
+}
+
 /// `2023/02/03/[$LATEST]` and 32 random digits: one for each execution environment.
 pub(super) fn log_stream(function: &Function) -> String {
     let day = jiff::Timestamp::now().strftime("%Y/%m/%d").to_string();
@@ -51,6 +72,14 @@ mod tests {
         assert_eq!(env["AWS_DEFAULT_REGION"], "us-west-2");
         assert_eq!(env["AWS_LAMBDA_RUNTIME_API"], "127.0.0.1:9001");
         assert!(env["AWS_LAMBDA_LOG_STREAM_NAME"].contains("/[$LATEST]"));
+    }
+
+    #[test]
+    fn an_extension_is_not_told_the_handler() {
+        let mut env = BTreeMap::new();
+        set_for_extension(&mut env, &Function::default(), "127.0.0.1:9001", "stream");
+        assert!(!env.contains_key("_HANDLER") && !env.contains_key("AWS_LAMBDA_LOG_STREAM_NAME"));
+        assert_eq!(env["AWS_LAMBDA_FUNCTION_NAME"], "function");
     }
 
     #[test]

@@ -22,7 +22,10 @@ use nix::{
 };
 use tokio::{process::Command, sync::watch};
 
-use self::{output::Tap, ports::Ports};
+use self::{
+    output::{Lines, Tap},
+    ports::Ports,
+};
 use super::{Exit, Launch, Sandbox, Site, SiteError};
 use crate::{
     capture::{Mark, Store},
@@ -118,7 +121,9 @@ impl ProcessSandbox {
         let gone = Arc::new(AtomicBool::new(false));
         let mut sandbox = Self { group, port: launch.port, taps: Vec::new(), exited, gone: gone.clone() };
         for (pipe, origin) in [(stdout, LogOrigin::Stdout), (stderr, LogOrigin::Stderr)] {
-            sandbox.taps.push(Tap::open(pipe, origin, store.clone()).map_err(pipe_failed)?);
+            sandbox.taps.push(
+                Tap::open(pipe, Lines::new(store.clone(), origin).of(launch.extension.clone())).map_err(pipe_failed)?,
+            );
         }
         let taps = sandbox.taps.clone();
         tokio::spawn(async move {

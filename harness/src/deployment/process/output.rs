@@ -10,7 +10,10 @@ use nix::errno::Errno;
 use tokio::{net::unix::pipe, sync::watch, task::JoinHandle};
 
 use crate::{
-    capture::{Store, stdout::parse_line},
+    capture::{
+        Store,
+        stdout::{EXTENSION_LOGGER, parse_line, plain_line},
+    },
     telemetry::LogOrigin,
 };
 
@@ -50,11 +53,9 @@ enum Round {
 
 impl Tap {
     /// Starts to read.
-    pub(super) fn open(pipe: io::PipeReader, origin: LogOrigin, store: Arc<Store>) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            pipe: pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?,
-            lines: Mutex::new(Lines::new(store, origin)),
-        });
+    pub(super) fn open(pipe: io::PipeReader, lines: Lines) -> io::Result<Self> {
+        let shared =
+            Arc::new(Shared { pipe: pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?, lines: Mutex::new(lines) });
         let (end, ended) = watch::channel(false);
         let reader = tokio::spawn({
             let shared = shared.clone();
@@ -138,6 +139,8 @@ impl Shared {
 pub(in crate::deployment) struct Lines {
     store: Arc<Store>,
     origin: LogOrigin,
+    /// The extension that writes them, if it is not the service.
+    extension: Option<String>,
     partial: Vec<u8>,
     dropped: usize,
     /// The lines so far of a JSON object that is written over several.
@@ -146,7 +149,12 @@ pub(in crate::deployment) struct Lines {
 
 impl Lines {
     pub(in crate::deployment) fn new(store: Arc<Store>, origin: LogOrigin) -> Self {
-        Self { store, origin, partial: Vec::new(), dropped: 0, object: Vec::new() }
+        Self { store, origin, extension: None, partial: Vec::new(), dropped: 0, object: Vec::new() }
+    }
+
+    /// Lines of an extension, not of the service.
+    pub(in crate::deployment) fn of(self, extension: Option<String>) -> Self {
+        Self { extension, ..self }
     }
 
     pub(in crate::deployment) fn feed(&mut self, mut bytes: &[u8]) {
@@ -204,7 +212,12 @@ impl Lines {
 
     fn add(&self, line: String) {
         let origin = self.origin;
-        self.store.add_line(line, |line, arrival| parse_line(line, origin, arrival));
+        match &self.extension {
+            None => self.store.add_line(line, |line, arrival| parse_line(line, origin, arrival)),
+            Some(name) => self.store.add_line(line, |line, arrival| {
+                plain_line(line, origin, arrival, &format!("{EXTENSION_LOGGER}{name}"))
+            }),
+        };
     }
 
     /// A last line without its line feed is a line.

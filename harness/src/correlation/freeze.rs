@@ -1,0 +1,180 @@
+//! What of a request came only after its execution environment had been frozen, and what never came.
+
+use std::fmt;
+
+use super::RequestEvidence;
+use crate::capture::{Capture, Mark};
+
+/// Something of a request that had not arrived when its environment was frozen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AfterFreeze {
+    /// It came after a thaw.
+    Late {
+        /// A span by kind and name, a record by origin and message.
+        what: String,
+        /// Invocations that had been handed out since the freeze when it came; 0 when the environment was thawed only to
+        /// be shut down.
+        invocations: usize,
+    },
+    /// It never came.
+    Lost {
+        /// What names it.
+        what: String,
+    },
+}
+
+impl fmt::Display for AfterFreeze {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late { what, invocations: 0 } => {
+                write!(f, "late       {what} came only when the environment was shut down")
+            }
+            Self::Late { what, invocations: 1 } => write!(f, "late       {what} came late by 1 invocation"),
+            Self::Late { what, invocations } => write!(f, "late       {what} came late by {invocations} invocations"),
+            Self::Lost { what } => write!(f, "lost       {what}: lost at the freeze"),
+        }
+    }
+}
+
+/// Attributes what was captured for an invocation to before and after the freeze behind it: late things in order of
+/// arrival, then lost ones. `None` when the environment was not frozen behind it.
+pub fn after_the_freeze(capture: &Capture, evidence: &RequestEvidence) -> Option<Vec<AfterFreeze>> {
+    let request_id = evidence.request_id.as_deref()?;
+    let behind = |mark: &Mark| matches!(mark, Mark::Frozen { request_id: Some(id) } if id == request_id);
+    let froze = capture.lifecycle().iter().find(|entry| behind(&entry.mark))?.arrival.seq;
+    let late = |what: String, seq: u64| {
+        let dispatched = |entry: &&crate::capture::Lifecycle| {
+            (froze..seq).contains(&entry.arrival.seq) && matches!(entry.mark, Mark::Dispatched { .. })
+        };
+        let invocations = capture.lifecycle().iter().filter(dispatched).count();
+        (seq, AfterFreeze::Late { what, invocations })
+    };
+    let spans = evidence.trace.spans().filter(|span| span.arrival.seq > froze);
+    let spans = spans.map(|span| late(format!("{} {:?}", span.kind, span.name), span.arrival.seq));
+    let records = evidence.logs.iter().filter(|record| record.arrival.seq > froze);
+    let records = records.map(|record| late(format!("{} {:?}", record.origin, record.message), record.arrival.seq));
+    let mut all: Vec<(u64, AfterFreeze)> = spans.chain(records).collect();
+    all.sort_by_key(|(seq, _)| *seq);
+    let mut found: Vec<AfterFreeze> = all.into_iter().map(|(_, late)| late).collect();
+    if evidence.sampled() {
+        let named = evidence.logs.iter().filter_map(|record| {
+            let (trace, span) = record.trace_id.valid().zip(record.span_id.valid())?;
+            let what = format!("the span {span} that {:?} names never came", record.message);
+            capture.span(trace, span).is_none().then_some(AfterFreeze::Lost { what })
+        });
+        found.extend(named);
+        if evidence.trace.is_empty() {
+            let what = "no span of the invocation came before the freeze or after it".into();
+            found.push(AfterFreeze::Lost { what });
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        capture::{Decoded, Encoding, ExportRequest, Signal, Store, Transport},
+        correlation::{Options, request, samples::*},
+        telemetry::{Arrival, LogRecord, Span, SpanKind},
+    };
+
+    fn export(store: &Store, span: Span) {
+        let request = ExportRequest {
+            signal: Signal::Traces,
+            transport: Transport::Http,
+            encoding: Encoding::Protobuf,
+            user_agent: String::new(),
+            body: bytes::Bytes::new(),
+            arrival: Arrival::default(),
+        };
+        store.add_export(request, Decoded::Spans(vec![span]), Vec::new());
+    }
+
+    fn server() -> Span {
+        with(span(1, Some(99), "GET /"), SpanKind::Server, &[])
+    }
+
+    fn line(store: &Store, record: LogRecord) {
+        store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..record }]);
+    }
+
+    fn dispatched(store: &Store, id: &str) {
+        store.mark(Mark::Dispatched { request_id: id.into() });
+    }
+
+    fn frozen(store: &Store, id: &str) {
+        store.mark(Mark::Frozen { request_id: Some(id.into()) });
+    }
+
+    fn judge(store: &Store) -> Option<Vec<String>> {
+        let mut delivery = delivery();
+        delivery.invocation = Some(invocation("own"));
+        let options = Options { window_end: Some(u64::MAX), exclusive: true, ..Options::default() };
+        store.look(|capture| {
+            let found = after_the_freeze(capture, &request(capture, &delivery, options))?;
+            Some(found.iter().map(ToString::to_string).collect())
+        })
+    }
+
+    #[test]
+    fn what_came_before_the_freeze_is_neither_late_nor_lost() {
+        let store = Store::default();
+        dispatched(&store, "own");
+        export(&store, server());
+        line(&store, record(Some(1), Some(1)));
+        frozen(&store, "own");
+        assert_eq!(judge(&store).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn what_came_later_is_named_with_the_invocations_that_it_is_late_by() {
+        let store = Store::default();
+        dispatched(&store, "own");
+        export(&store, server());
+        frozen(&store, "own");
+        dispatched(&store, "second");
+        line(&store, record(Some(1), Some(1)));
+        frozen(&store, "second");
+        dispatched(&store, "third");
+        export(&store, span(2, Some(1), "render"));
+        frozen(&store, "third");
+        let expected = [
+            "late       stdout \"hello\" came late by 1 invocation",
+            "late       INTERNAL \"render\" came late by 2 invocations",
+        ];
+        assert_eq!(judge(&store).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_came_at_the_shutdown_is_late_by_no_invocation() {
+        let store = Store::default();
+        dispatched(&store, "own");
+        frozen(&store, "own");
+        export(&store, server());
+        assert_eq!(
+            judge(&store).unwrap(),
+            ["late       SERVER \"GET /\" came only when the environment was shut down"]
+        );
+    }
+
+    #[test]
+    fn what_never_came_is_lost() {
+        let store = Store::default();
+        dispatched(&store, "own");
+        line(&store, record(Some(1), Some(7)));
+        frozen(&store, "own");
+        let lost = judge(&store).unwrap();
+        assert!(lost[0].contains("0000000000000007 that \"hello\" names never came: lost at the freeze"), "{lost:?}");
+        assert!(lost[1].contains("no span of the invocation came"), "{lost:?}");
+    }
+
+    #[test]
+    fn an_environment_that_did_not_freeze_says_nothing() {
+        let store = Store::default();
+        dispatched(&store, "own");
+        export(&store, server());
+        assert_eq!(judge(&store), None);
+    }
+}

@@ -1,0 +1,188 @@
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::net::TcpListener;
+
+use super::{
+    super::runtime_api::{About, RuntimeApi},
+    *,
+};
+use crate::{
+    capture::Store,
+    stimulus::{Caller, ContextForm, HttpRequest, HttpResponse, http},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &'static str,
+) -> HttpResponse {
+    let request = HttpRequest {
+        method: method.into(),
+        target: path.into(),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        body: body.into(),
+        caller: Caller::fresh(1, true),
+        form: ContextForm::Absent,
+    };
+    http::send(address, &request, "extension", PATIENCE).await.unwrap()
+}
+
+async fn api() -> (SocketAddr, RuntimeApi) {
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    let about = About { external: vec!["outside".into(), "second".into()], ..About::default() };
+    (address, RuntimeApi::start(listener, about, Arc::new(Store::default())))
+}
+
+const BOTH: &str = r#"{"events":["INVOKE","SHUTDOWN"]}"#;
+
+async fn register(address: SocketAddr, name: &str, body: &'static str) -> HttpResponse {
+    call(address, "POST", "/2020-01-01/extension/register", &[("Lambda-Extension-Name", name)], body).await
+}
+
+fn body(response: &HttpResponse) -> Value {
+    serde_json::from_slice(&response.body).unwrap()
+}
+
+fn refused(response: &HttpResponse) -> (u16, String) {
+    (response.status, body(response)["errorType"].as_str().unwrap().to_owned())
+}
+
+fn id(response: &HttpResponse) -> String {
+    response.header("lambda-extension-identifier").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn who_registers_is_told_the_function_and_the_account_only_when_it_accepts_that_feature() {
+    let (address, mut api) = api().await;
+    let plain = register(address, "outside", BOTH).await;
+    assert_eq!(plain.status, 200);
+    assert_eq!(
+        body(&plain),
+        json!({ "functionName": "function", "functionVersion": "$LATEST", "handler": "bootstrap" })
+    );
+    assert!(matches!(api.did.recv().await, Some(Did::Registered(name)) if name == "outside"));
+    let headers = [("Lambda-Extension-Name", "second"), ("Lambda-Extension-Accept-Feature", "other, accountId")];
+    let curious = call(address, "POST", "/2020-01-01/extension/register", &headers, BOTH).await;
+    assert_eq!(body(&curious)["accountId"], "123456789012");
+    let registered = |name: &str| Registered { name: name.into(), external: true, invoke: true, shutdown: true };
+    assert_eq!(api.extensions(), [registered("outside"), registered("second")]);
+}
+
+#[tokio::test]
+async fn a_registration_that_lambda_would_refuse_is_refused() {
+    let (address, api) = api().await;
+    for (name, asked, expected) in [
+        ("", BOTH, (403, "Extension.InvalidExtensionName")),
+        ("outside", "{", (400, "InvalidRequestFormat")),
+        ("outside", r#"{"events":["PAUSE"]}"#, (403, "Extension.InvalidEventType")),
+        ("inside", BOTH, (403, "ShutdownEventNotSupportedForInternalExtension")),
+    ] {
+        let (status, kind) = refused(&register(address, name, asked).await);
+        assert_eq!((status, kind.as_str()), expected, "{name} {asked}");
+    }
+    assert_eq!(register(address, "inside", r#"{"events":["INVOKE"]}"#).await.status, 200);
+    let again = refused(&register(address, "inside", "{}").await);
+    assert_eq!(again, (403, "Extension.InvalidExtensionState".into()));
+    for number in 1..MOST {
+        assert_eq!(register(address, &format!("inside {number}"), "{}").await.status, 200);
+    }
+    assert_eq!(refused(&register(address, "one more", "{}").await), (403, "Extension.TooManyExtensions".into()));
+    assert_eq!(api.extension_count(), MOST);
+}
+
+#[tokio::test]
+async fn registration_closes_when_the_runtime_asks_for_its_first_event() {
+    let (address, mut api) = api().await;
+    let runtime =
+        tokio::spawn(async move { call(address, "GET", "/2018-06-01/runtime/invocation/next", &[], "").await });
+    let Some(Did::Asked(_waiting)) = api.did.recv().await else { panic!("the runtime did not ask") };
+    assert_eq!(refused(&register(address, "outside", BOTH).await), (403, "Extension.RegistrationClosed".into()));
+    runtime.abort();
+}
+
+#[tokio::test]
+async fn an_extension_is_known_by_its_identifier() {
+    let (address, _api) = api().await;
+    let unknown = uuid::Uuid::new_v4().to_string();
+    for (headers, expected) in [
+        (&[][..], "Extension.MissingExtensionIdentifier"),
+        (&[("Lambda-Extension-Identifier", "x")][..], "Extension.InvalidExtensionIdentifier"),
+        (&[("Lambda-Extension-Identifier", unknown.as_str())][..], "Extension.UnknownExtensionIdentifier"),
+    ] {
+        for (method, path) in [("GET", "event/next"), ("POST", "init/error"), ("POST", "exit/error")] {
+            let answer = call(address, method, &format!("/2020-01-01/extension/{path}"), headers, "").await;
+            assert_eq!(refused(&answer), (403, expected.into()), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_waits_for_the_extension_and_a_second_request_beside_the_first_is_refused() {
+    let (address, mut api) = api().await;
+    let id = id(&register(address, "outside", BOTH).await);
+    api.did.recv().await;
+    let headers = [("Lambda-Extension-Identifier", id.as_str())];
+    let first = tokio::spawn({
+        let id = id.clone();
+        async move {
+            let headers = [("Lambda-Extension-Identifier", id.as_str())];
+            call(address, "GET", "/2020-01-01/extension/event/next", &headers, "").await
+        }
+    });
+    let Some(Did::ExtensionAsked { index, waiting }) = api.did.recv().await else { panic!("it did not ask") };
+    let second = call(address, "GET", "/2020-01-01/extension/event/next", &headers, "").await;
+    assert_eq!(refused(&second), (403, "Extension.InvalidExtensionState".into()));
+    let event = invoke_event("id", 1_675_466_288_419, "arn", Some("Root=1-2-3"));
+    api.notify(index, waiting, event).unwrap();
+    let event = first.await.unwrap();
+    assert!(event.header("lambda-extension-event-identifier").is_some());
+    assert_eq!(
+        body(&event),
+        json!({
+            "eventType": "INVOKE",
+            "deadlineMs": 1_675_466_288_419_u64,
+            "requestId": "id",
+            "invokedFunctionArn": "arn",
+            "tracing": { "type": "X-Amzn-Trace-Id", "value": "Root=1-2-3" },
+        })
+    );
+}
+
+#[tokio::test]
+async fn an_extension_that_gives_up_says_why_and_can_ask_for_nothing_more() {
+    for (path, during) in [("init/error", "Init"), ("exit/error", "Exit")] {
+        let (address, mut api) = api().await;
+        let id = id(&register(address, "outside", BOTH).await);
+        api.did.recv().await;
+        let path = format!("/2020-01-01/extension/{path}");
+        let silent = call(address, "POST", &path, &[("Lambda-Extension-Identifier", id.as_str())], "").await;
+        assert_eq!(refused(&silent), (403, "Extension.MissingHeader".into()));
+        let headers = [
+            ("Lambda-Extension-Identifier", id.as_str()),
+            ("Lambda-Extension-Function-Error-Type", "Extension.NoConfig"),
+        ];
+        let said = call(address, "POST", &path, &headers, r#"{"errorMessage":"no file"}"#).await;
+        assert_eq!((said.status, body(&said)), (202, json!({ "status": "OK" })));
+        match api.did.recv().await {
+            Some(Did::ExtensionFailed { name, during: found, error }) => {
+                assert_eq!((name.as_str(), found, error.as_str()), ("outside", during, "Extension.NoConfig no file"));
+            }
+            other => panic!("{other:?}"),
+        }
+        let next = call(address, "GET", "/2020-01-01/extension/event/next", &headers, "").await;
+        assert_eq!(refused(&next), (403, "Extension.InvalidExtensionState".into()));
+    }
+}
+
+#[test]
+fn a_shutdown_says_why_and_until_when() {
+    let event: Value = serde_json::from_slice(&shutdown_event("SPINDOWN", 7)).unwrap();
+    assert_eq!(event, json!({ "eventType": "SHUTDOWN", "shutdownReason": "SPINDOWN", "deadlineMs": 7 }));
+    let untraced: Value = serde_json::from_slice(&invoke_event("id", 7, "arn", None)).unwrap();
+    assert_eq!(untraced.get("tracing"), None);
+}

@@ -1,0 +1,183 @@
+//! The Init phase: extensions first, then the runtime, until all of them have asked for an event ("Init phase" in
+//! "Understanding the Lambda execution environment lifecycle" of the Lambda Developer Guide).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    environment::{Environment, Environments},
+    extensions_api::Idle,
+    platform::{End, InitPhase},
+    processes::{Processes, Who},
+    runtime_api::{About, Did, Failure, RuntimeApi},
+    variables,
+};
+use crate::{
+    capture::Mark,
+    deployment::{SiteError, service::last_output},
+};
+
+/// Why there is no environment.
+#[derive(Debug)]
+pub(super) enum NoInit {
+    /// Nothing could be started.
+    Site(SiteError),
+    /// It took longer than its limit; the message says who had not done what.
+    TimedOut(Failure),
+    /// It went wrong by itself.
+    Failed(Failure),
+}
+
+impl From<SiteError> for NoInit {
+    fn from(error: SiteError) -> Self {
+        Self::Site(error)
+    }
+}
+
+impl Environments {
+    /// Starts an environment and waits until its runtime and all extensions have asked for their first event; it is
+    /// frozen then.
+    pub(super) async fn init(&self, limit: Duration, phase: InitPhase) -> Result<Environment, NoInit> {
+        let deadline = Instant::now() + limit;
+        let function = &self.spec.function;
+        let external: Vec<String> = self.extensions.iter().filter_map(|launch| launch.extension.clone()).collect();
+        let json_lines =
+            self.launch.env.get("AWS_LAMBDA_LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json"));
+        let about = About { function: function.clone(), external: external.clone(), json_lines };
+        let mut api = RuntimeApi::start(self.listener.clone(), about, self.store.clone());
+        let platform = api.platform().clone();
+        platform.init_start(phase);
+        let log_stream = variables::log_stream(function);
+        let mut processes = Processes::new(function.freeze, self.current.clone());
+        for launch in &self.extensions {
+            let mut launch = launch.clone();
+            let name = launch.extension.clone().unwrap_or_default();
+            variables::set_for_extension(&mut launch.env, function, &self.runtime_api, &log_stream);
+            match self.site.launch(launch, self.store.clone()).await {
+                Ok(sandbox) => processes.add_extension(name, sandbox),
+                Err(error) => {
+                    processes.kill().await;
+                    return Err(error.into());
+                }
+            }
+        }
+        let mut unregistered: BTreeSet<String> = external.into_iter().collect();
+        let mut runtime = None;
+        let mut idle: BTreeMap<usize, Idle> = BTreeMap::new();
+        let failed = loop {
+            // Lambda starts the runtime once every external extension has registered.
+            if unregistered.is_empty() && processes.runtime().is_none() {
+                let mut launch = self.launch.clone();
+                variables::set(&mut launch.env, function, &self.runtime_api, &log_stream);
+                match self.site.launch(launch, self.store.clone()).await {
+                    Ok(sandbox) => processes.add_runtime(sandbox),
+                    Err(error) => {
+                        processes.kill().await;
+                        return Err(error.into());
+                    }
+                }
+            }
+            if runtime.is_some() && idle.len() == api.extension_count() {
+                break None;
+            }
+            tokio::select! {
+                // What they did comes before their end.
+                biased;
+                did = api.did.recv() => match did {
+                    Some(Did::Registered(name)) => drop(unregistered.remove(&name)),
+                    Some(Did::Asked(waiting)) => runtime = Some(waiting),
+                    Some(Did::ExtensionAsked { index, waiting }) => drop(idle.insert(index, waiting)),
+                    Some(Did::FailedInit(failure)) => {
+                        let message = format!("failed in Init: {}: {}", failure.error_type, failure.message);
+                        break Some(NoInit::Failed(Failure { message, ..failure }));
+                    }
+                    Some(Did::ExtensionFailed { name, during, error }) => {
+                        let message = format!("failed in Init: the extension {name} reported an error: {error}");
+                        let category = format!("Extension.{during}Error");
+                        break Some(NoInit::Failed(Failure::of_platform(&category, message)));
+                    }
+                    Some(Did::Answered(_)) | None => {
+                        let message = "answered an invocation that it never had".into();
+                        break Some(NoInit::Failed(Failure::of_platform("Runtime.Unknown", message)));
+                    }
+                },
+                (who, status) = processes.exited() => break Some(NoInit::Failed(ended(who, &status))),
+                () = tokio::time::sleep_until(deadline) => {
+                    let missing = match (unregistered.first(), &runtime) {
+                        (Some(name), _) => format!("the extension {name} did not register"),
+                        (None, None) => "did not ask for an event".into(),
+                        (None, Some(_)) => {
+                            let names = api.extensions();
+                            let late = names.iter().enumerate().find(|(index, _)| !idle.contains_key(index));
+                            let late = late.map(|(_, extension)| extension.name.clone()).unwrap_or_default();
+                            format!("the extension {late} registered and did not ask for an event")
+                        }
+                    };
+                    let hint = "does it speak the Lambda Runtime API (AWS_LAMBDA_RUNTIME_API)?";
+                    let message = format!("timed out in Init: {missing} within {limit:?}; {hint}");
+                    break Some(NoInit::TimedOut(Failure::of_platform("Sandbox.Timedout", message)));
+                }
+            }
+        };
+        let (Some(waiting), None) = (runtime, &failed) else {
+            processes.kill().await;
+            let what = processes.what();
+            let describe = |failure: Failure| Failure {
+                message: format!(
+                    "deployment {} ({what}) {}\n{}",
+                    self.spec.name,
+                    failure.message,
+                    last_output(&self.store)
+                ),
+                ..failure
+            };
+            let end = match &failed {
+                Some(NoInit::TimedOut(_)) => End::Timeout,
+                Some(NoInit::Failed(failure)) => End::Error(failure.category.clone()),
+                Some(NoInit::Site(_)) | None => End::Failure("Runtime.Unknown".into()),
+            };
+            platform.init_done(phase, &end);
+            let status = match failed {
+                Some(NoInit::TimedOut(failure)) => NoInit::TimedOut(describe(failure)),
+                Some(NoInit::Failed(failure)) => NoInit::Failed(describe(failure)),
+                Some(NoInit::Site(error)) => NoInit::Site(error),
+                None => NoInit::Failed(describe(Failure::of_platform("Runtime.Unknown", "did not start".into()))),
+            };
+            self.store.mark(Mark::EnvironmentEnded { status: "Init failed".into() });
+            return Err(status);
+        };
+        for extension in api.extensions() {
+            let events = [(extension.invoke, "INVOKE"), (extension.shutdown, "SHUTDOWN")];
+            let events: Vec<&str> = events.iter().filter(|(asked, _)| *asked).map(|(_, event)| *event).collect();
+            platform.extension(&extension.name, "Ready", &events);
+        }
+        platform.init_done(phase, &End::Success);
+        platform.settle_audience(api.has_subscribers());
+        match processes.freeze().await {
+            Ok(true) => drop(self.store.mark(Mark::Frozen { request_id: None })),
+            Ok(false) => {}
+            Err(error) => {
+                processes.kill().await;
+                return Err(error.into());
+            }
+        }
+        Ok(Environment { processes, api, waiting, idle, invocations: 0 })
+    }
+}
+
+/// A process of the environment ended by itself.
+fn ended(who: Who, status: &str) -> Failure {
+    match who {
+        Who::Runtime => Failure::of_platform(
+            "Runtime.ExitError",
+            format!("ended in Init, before its runtime asked for an event: {status}"),
+        ),
+        Who::Extension(name) => {
+            Failure::of_platform("Extension.Crash", format!("lost its extension {name}, which ended in Init: {status}"))
+        }
+    }
+}

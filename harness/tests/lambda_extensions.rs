@@ -1,0 +1,439 @@
+//! Execution environments with extensions, and the ways in which their phases go wrong, on real processes.
+//!
+//! As in `lambda_runtime.rs`, the functions and the extensions are tests of this file that a deployment starts again.
+
+#[allow(dead_code, reason = "its `main` is for the program")]
+#[path = "../examples/otlp_forwarding_extension.rs"]
+mod otlp_forwarding_extension;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tracegate::{
+    capture::{Capture, Mark, Store, sink::Sink},
+    config::Config,
+    deployment::{Deployment, Proof, SiteError, process::ProcessSite},
+    stimulus::{Caller, ContextForm, Delivery, HttpRequest, HttpResponse, http},
+    telemetry::LineFormat,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const FOREVER: Duration = Duration::from_secs(3600);
+
+fn runtime_api() -> Option<SocketAddr> {
+    std::env::var("AWS_LAMBDA_RUNTIME_API").ok()?.parse().ok()
+}
+
+async fn call(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<bytes::Bytes>,
+) -> HttpResponse {
+    let request = HttpRequest {
+        method: method.into(),
+        target: target.into(),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        body: body.into(),
+        caller: Caller::fresh(1, true),
+        form: ContextForm::Absent,
+    };
+    http::send(address, &request, "runtime", FOREVER).await.unwrap()
+}
+
+/// A span as OTLP/JSON, in the trace of Lambda's header.
+fn span(header: &str, name: &str) -> String {
+    let root = header.split(';').find_map(|field| field.strip_prefix("Root=1-")).unwrap();
+    let span = json!({
+        "traceId": root.replace('-', ""), "spanId": "53995c3f42cd8ad8", "name": name, "kind": 2,
+        "startTimeUnixNano": "1", "endTimeUnixNano": "2",
+    });
+    json!({ "resourceSpans": [{ "scopeSpans": [{ "spans": [span] }] }] }).to_string()
+}
+
+/// A runtime that exports a span after each response and before it asks for the next event. The path says how it
+/// behaves.
+#[tokio::test]
+async fn function() {
+    let Some(api) = runtime_api() else { return };
+    if std::env::var("SLOW_INIT").is_ok() {
+        std::future::pending::<()>().await;
+    }
+    let otlp = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap();
+    let otlp: SocketAddr = otlp.strip_prefix("http://").unwrap().parse().unwrap();
+    loop {
+        let event = call(api, "GET", "/2018-06-01/runtime/invocation/next", &[], "").await;
+        let id = event.header("lambda-runtime-aws-request-id").unwrap().to_owned();
+        let seen: Value = serde_json::from_slice(&event.body).unwrap();
+        let path = seen["path"].as_str().unwrap().to_owned();
+        println!("handling {path}");
+        match path.as_str() {
+            "/exit" => std::process::exit(3),
+            "/killed" => nix::sys::signal::raise(Signal::SIGKILL).unwrap(),
+            "/hang" => std::future::pending().await,
+            _ => {}
+        }
+        let response = format!("/2018-06-01/runtime/invocation/{id}/response");
+        assert_eq!(call(api, "POST", &response, &[], r#"{"statusCode":200}"#).await.status, 202);
+        if path == "/export" {
+            let span = span(event.header("lambda-runtime-trace-id").unwrap(), "work");
+            let sent = call(otlp, "POST", "/v1/traces", &[("Content-Type", "application/json")], span).await;
+            assert_eq!(sent.status, 200);
+        }
+    }
+}
+
+/// A runtime that ends in Init, unless a file says that it has done so before.
+#[tokio::test]
+async fn function_whose_init_exits_after_the_first() {
+    if runtime_api().is_none() {
+        return;
+    }
+    let marker = std::env::var("MARKER").unwrap();
+    if std::fs::exists(&marker).unwrap() {
+        eprintln!("no such table");
+        std::process::exit(1);
+    }
+    std::fs::write(&marker, "").unwrap();
+    let api = runtime_api().unwrap();
+    call(api, "GET", "/2018-06-01/runtime/invocation/next", &[], "").await;
+    std::process::exit(3);
+}
+
+/// The reference extension.
+#[tokio::test]
+async fn forwarder() {
+    if runtime_api().is_some() {
+        otlp_forwarding_extension::run().await.unwrap();
+    }
+}
+
+/// An extension that behaves as `BEHAVIOUR` says.
+#[tokio::test]
+async fn extension() {
+    let Some(api) = runtime_api() else { return };
+    let behaviour = std::env::var("BEHAVIOUR").unwrap_or_default();
+    if behaviour == "never registers" {
+        std::future::pending::<()>().await;
+    }
+    let headers = [("Lambda-Extension-Name", "extension")];
+    let events = r#"{"events":["INVOKE","SHUTDOWN"]}"#;
+    let registered = call(api, "POST", "/2020-01-01/extension/register", &headers, events).await;
+    let id = registered.header("lambda-extension-identifier").unwrap().to_owned();
+    let headers =
+        [("Lambda-Extension-Identifier", id.as_str()), ("Lambda-Extension-Function-Error-Type", "Extension.X")];
+    if behaviour == "never polls" {
+        std::future::pending::<()>().await;
+    }
+    if behaviour == "fails in init" {
+        call(api, "POST", "/2020-01-01/extension/init/error", &headers, "{}").await;
+        std::future::pending::<()>().await;
+    }
+    let reports = Arc::new(tokio::sync::watch::Sender::new(0));
+    let mut invocations = 0;
+    if behaviour == "subscribes" {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://sandbox.localdomain:{}/telemetry", listener.local_addr().unwrap().port());
+        let reports = reports.clone();
+        let heard = move |axum::Json(events): axum::Json<Vec<Value>>| async move {
+            events.iter().for_each(|event| println!("{event}"));
+            let new = events.iter().filter(|event| event["type"] == "platform.report").count();
+            reports.send_modify(|reports| *reports += new);
+        };
+        let app = axum::Router::new().route("/telemetry", axum::routing::post(heard));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let subscription = json!({
+            "schemaVersion": "2022-07-01", "types": ["platform", "function"],
+            "buffering": { "maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 25 },
+            "destination": { "protocol": "HTTP", "URI": uri },
+        });
+        let answer = call(api, "PUT", "/2022-07-01/telemetry", &headers, subscription.to_string()).await;
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"OK"[..]));
+    }
+    loop {
+        let event = call(api, "GET", "/2020-01-01/extension/event/next", &headers, "").await;
+        let event: Value = serde_json::from_slice(&event.body).unwrap();
+        println!("{}", json!({ "event": event, "trace_id": "63dd96301f7ec6c948e660f220ef3c92" }));
+        match (event["eventType"].as_str().unwrap(), behaviour.as_str()) {
+            ("INVOKE", "crashes") => std::process::exit(9),
+            ("INVOKE", "stops polling") | ("SHUTDOWN", "does not end") => std::future::pending().await,
+            // The report of the last invocation was held back by the freeze.
+            ("SHUTDOWN", "subscribes") => {
+                reports.subscribe().wait_for(|reports| *reports == invocations).await.unwrap();
+                return;
+            }
+            ("SHUTDOWN", _) => return,
+            _ => invocations += 1,
+        }
+    }
+}
+
+fn program(test: &str) -> Vec<String> {
+    let this = std::env::current_exe().unwrap().display().to_string();
+    vec![this, test.to_owned(), "--exact".into(), "--nocapture".into()]
+}
+
+/// An `[[extensions]]` entry for a test of this file.
+fn extension_of(test: &str, env: &str) -> String {
+    format!("[[deployments.f.extensions]]\nname = \"{test}\"\ncommand = {:?}\nenv = {{ {env} }}\n", program(test))
+}
+
+fn config(settings: &str) -> Config {
+    let text = format!("[deployments.f]\nkind = \"lambda-process\"\ncommand = [\"x\"]\n{settings}");
+    Config::parse(&text, Path::new("/"), Path::new("tracegate.toml")).unwrap()
+}
+
+/// A deployment with a sink of its own.
+struct Running {
+    deployment: Deployment,
+    _sink: Sink,
+}
+
+impl std::ops::Deref for Running {
+    type Target = Deployment;
+    fn deref(&self) -> &Deployment {
+        &self.deployment
+    }
+}
+
+async fn start(function: &str, settings: &str) -> Result<Running, SiteError> {
+    let store = Arc::new(Store::default());
+    let sink = Sink::start(store.clone()).await.unwrap();
+    let config = config(settings);
+    let deployment = Deployment::start(
+        &config.deployments["f"],
+        program(function),
+        Arc::new(ProcessSite),
+        store,
+        sink.address(),
+        &BTreeMap::new(),
+    )
+    .await?;
+    Ok(Running { deployment, _sink: sink })
+}
+
+async fn send(deployment: &Deployment, path: &str) -> Delivery {
+    deployment.send(HttpRequest::get(path, Caller::fresh(0x63dd_9630, true))).await.unwrap()
+}
+
+async fn settled(deployment: &Deployment, delivery: &Delivery) -> Proof {
+    deployment.settle(delivery, Instant::now() + PATIENCE).await.unwrap()
+}
+
+fn lines(capture: &Capture) -> Vec<String> {
+    capture.logs().iter().map(|record| record.raw.clone()).collect()
+}
+
+fn error(delivery: &Delivery) -> (String, String) {
+    delivery.invocation.clone().unwrap().error.unwrap()
+}
+
+#[tokio::test]
+async fn telemetry_goes_through_the_reference_extension_before_the_freeze_of_each_invocation() {
+    let settings = format!(
+        "env = {{ OTEL_EXPORTER_OTLP_ENDPOINT = 'http://127.0.0.1:{{extension.forwarder.port}}' }}\n{}",
+        extension_of(
+            "forwarder",
+            "TRACEGATE_EXTENSION_NAME = 'forwarder', TRACEGATE_LISTEN = '127.0.0.1:{extension.forwarder.port}'"
+        )
+    );
+    let running = start("function", &settings).await.unwrap();
+    for cold in [true, false, true] {
+        if cold {
+            running.recycle().await;
+        }
+        let delivery = send(&running, "/export").await;
+        let invocation = delivery.invocation.clone().unwrap();
+        assert_eq!(invocation.cold_start, cold);
+        assert!(matches!(settled(&running, &delivery).await, Proof::Froze { .. }));
+        running.store().look(|capture| {
+            let spans: Vec<_> = capture.spans_of(delivery.trace_id().unwrap()).collect();
+            assert_eq!(spans.len(), 1);
+            let froze = Mark::Frozen { request_id: Some(invocation.request_id.clone()) };
+            let froze = capture.lifecycle().iter().find(|made| made.mark == froze).unwrap();
+            assert!(delivery.sent.seq < spans[0].arrival.seq && spans[0].arrival.seq < froze.arrival.seq);
+        });
+    }
+    let exit = running.stop(Signal::SIGTERM, PATIENCE).await;
+    assert!(exit.orderly, "{exit:?}");
+    assert!(running.store().look(lines).iter().any(|line| line == "shut down: SPINDOWN"));
+}
+
+#[tokio::test]
+async fn an_extension_sees_each_invocation_and_its_lines_make_no_claim() {
+    let running = start("function", &extension_of("extension", "")).await.unwrap();
+    let delivery = send(&running, "/").await;
+    assert_eq!(delivery.response.status, 200);
+    settled(&running, &delivery).await;
+    let exit = running.stop(Signal::SIGTERM, PATIENCE).await;
+    assert!(exit.orderly && exit.status.contains("SIGTERM"), "{exit:?}");
+    let invocation = delivery.invocation.unwrap();
+    running.store().look(|capture| {
+        let told: Vec<_> = capture.logs().iter().filter(|record| record.logger == "extension extension").collect();
+        let events: Vec<Value> = told.iter().filter_map(|record| serde_json::from_str(&record.raw).ok()).collect();
+        assert_eq!(events[0]["event"]["requestId"], invocation.request_id);
+        assert_eq!(events[0]["event"]["tracing"]["value"], invocation.runtime_trace_header.unwrap());
+        assert_eq!(events[1]["event"]["shutdownReason"], "SPINDOWN");
+        assert!(told.iter().all(|record| record.format == LineFormat::Text && record.trace_id.valid().is_none()));
+    });
+}
+
+#[tokio::test]
+async fn a_subscriber_hears_of_init_and_invocation_and_of_the_report_after_the_thaw() {
+    let running = start("function", &extension_of("extension", "BEHAVIOUR = 'subscribes'")).await.unwrap();
+    let ids =
+        [send(&running, "/one").await, send(&running, "/two").await].map(|sent| sent.invocation.unwrap().request_id);
+    let heard = |capture: &Capture| -> Vec<Value> {
+        let lines = capture.logs().iter().filter(|record| record.logger == "extension extension");
+        lines.filter_map(|record| serde_json::from_str::<Value>(&record.raw).ok()).collect()
+    };
+    // The second environment's end: what was held back at the freeze of the second invocation comes now.
+    let exit = running.stop(Signal::SIGTERM, PATIENCE).await;
+    let events = running.store().look(heard);
+    let at = |kind: &str, id: Option<&str>| {
+        let found = events
+            .iter()
+            .position(|event| event["type"] == kind && id.is_none_or(|id| event["record"]["requestId"] == id));
+        found.unwrap_or_else(|| panic!("no {kind} of {id:?} in {events:#?}; {exit:?}"))
+    };
+    let first = Some(ids[0].as_str());
+    let order = [
+        at("platform.initStart", None),
+        at("platform.telemetrySubscription", None),
+        at("platform.extension", None),
+        at("platform.initReport", None),
+        at("platform.start", first),
+        at("platform.runtimeDone", first),
+        at("platform.report", first),
+        at("platform.start", Some(&ids[1])),
+    ];
+    assert!(order.is_sorted(), "{order:?}");
+    let line = events.iter().find(|event| event["type"] == "function" && event["record"] == "handling /one");
+    assert!(line.is_some(), "{events:#?}");
+    assert!(!events.iter().any(|event| event["type"] == "platform.end" || event["type"] == "extension"));
+}
+
+#[tokio::test]
+async fn an_init_that_an_extension_holds_up_is_an_error_that_names_it() {
+    for (behaviour, expected) in [
+        ("never registers", "the extension extension did not register within 300ms"),
+        ("never polls", "the extension extension registered and did not ask for an event within"),
+        ("fails in init", "the extension extension reported an error: Extension.X"),
+    ] {
+        let settings = format!(
+            "start-timeout = \"{}\"\n{}",
+            if behaviour == "never registers" { "300ms" } else { "5s" },
+            extension_of("extension", &format!("BEHAVIOUR = '{behaviour}'"))
+        );
+        let Err(error) = start("function", &settings).await else { panic!("{behaviour}: it started") };
+        assert!(error.what.contains(expected), "{behaviour}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_extension_that_stops_polling_ends_the_environment_at_the_timeout_and_is_named() {
+    let settings =
+        format!("function = {{ timeout = \"300ms\" }}\n{}", extension_of("extension", "BEHAVIOUR = 'stops polling'"));
+    let running = start("function", &settings).await.unwrap();
+    let delivery = send(&running, "/").await;
+    assert_eq!(delivery.response.status, 200, "the runtime answered in time");
+    let Proof::Exited { status } = settled(&running, &delivery).await else { panic!("it froze") };
+    assert!(status.contains("the extension extension did not ask for the next event"), "{status}");
+    assert!(send(&running, "/").await.invocation.unwrap().cold_start);
+}
+
+#[tokio::test]
+async fn an_extension_that_crashes_fails_the_invocation_and_the_next_one_has_another_environment() {
+    let settings = extension_of("extension", "BEHAVIOUR = 'crashes'");
+    let running = start("function", &settings).await.unwrap();
+    let delivery = send(&running, "/hang").await;
+    let (kind, message) = error(&delivery);
+    assert_eq!((delivery.response.status, kind.as_str()), (502, "Extension.Crash"));
+    assert!(message.contains("the extension extension ended: exit status: 9"), "{message}");
+}
+
+#[tokio::test]
+async fn what_goes_wrong_in_an_invocation_is_said_to_the_extension_before_it_ends() {
+    for (path, reason, what) in [
+        ("/exit", "FAILURE", "exit status: 3"),
+        ("/killed", "FAILURE", "signal: 9 (SIGKILL)"),
+        ("/hang", "TIMEOUT", "Task timed out after 0.50 seconds"),
+    ] {
+        let settings = format!("function = {{ timeout = \"500ms\" }}\n{}", extension_of("extension", ""));
+        let running = start("function", &settings).await.unwrap();
+        let delivery = send(&running, path).await;
+        assert_eq!(delivery.response.status, 502);
+        let (_, message) = error(&delivery);
+        assert!(message.contains(what) && message.contains(&format!("handling {path}")), "{path}: {message}");
+        assert!(matches!(settled(&running, &delivery).await, Proof::Exited { .. }));
+        let found = running.store().look(lines).join("\n");
+        assert!(found.contains(&format!("\"shutdownReason\":\"{reason}\"")), "{path}: {found}");
+    }
+}
+
+#[tokio::test]
+async fn an_extension_that_does_not_end_is_killed_after_two_seconds() {
+    let running = start("function", &extension_of("extension", "BEHAVIOUR = 'does not end'")).await.unwrap();
+    let began = Instant::now();
+    let exit = running.stop(Signal::SIGTERM, PATIENCE).await;
+    assert!(!exit.orderly && exit.status.contains("the extension extension did not end within 2 s"), "{exit:?}");
+    assert!((Duration::from_secs(2)..Duration::from_secs(10)).contains(&began.elapsed()));
+}
+
+#[tokio::test]
+async fn an_init_over_its_limit_is_made_again_within_the_first_invocation_and_fails_that() {
+    let settings = "env = { SLOW_INIT = \"1\" }\nfunction = { init-timeout = \"200ms\", timeout = \"300ms\" }";
+    let running = start("function", settings).await.unwrap();
+    for _ in 0..2 {
+        let delivery = send(&running, "/").await;
+        let (kind, message) = error(&delivery);
+        assert_eq!((delivery.response.status, kind.as_str()), (502, "Sandbox.Timedout"));
+        assert!(message.contains("timed out in Init: did not ask for an event within 300ms"), "{message}");
+        assert!(matches!(settled(&running, &delivery).await, Proof::Exited { .. }));
+    }
+}
+
+#[tokio::test]
+async fn an_init_that_exits_at_an_invocation_fails_it_with_the_last_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!("env = {{ MARKER = '{}' }}", folder.path().join("started").display());
+    let running = start("function_whose_init_exits_after_the_first", &settings).await.unwrap();
+    let crashed = send(&running, "/").await;
+    assert_eq!(error(&crashed).0, "Runtime.ExitError");
+    let (kind, message) = error(&send(&running, "/").await);
+    assert_eq!(kind, "Runtime.ExitError");
+    assert!(message.contains("exit status: 1") && message.contains("no such table"), "{message}");
+}
+
+#[tokio::test]
+async fn an_environment_without_extensions_is_killed_at_once() {
+    let running = start("function", "").await.unwrap();
+    running.recycle().await;
+    let statuses = running.store().look(|capture| {
+        let marks = capture.lifecycle().iter().map(|made| made.mark.clone());
+        marks.filter(|mark| matches!(mark, Mark::Exited { .. } | Mark::EnvironmentEnded { .. })).collect::<Vec<_>>()
+    });
+    assert_eq!(
+        statuses,
+        [
+            Mark::Exited { status: "signal: 9 (SIGKILL)".into() },
+            Mark::EnvironmentEnded { status: "the environment was shut down".into() }
+        ]
+    );
+}
+
+#[tokio::test]
+async fn without_freezing_the_next_invocation_comes_at_once_and_nothing_proves_completeness() {
+    let running = start("function", "function = { freeze = false }").await.unwrap();
+    let first = send(&running, "/").await;
+    assert_eq!(send(&running, "/").await.response.status, 200);
+    let unproven = running.settle(&first, Instant::now() + PATIENCE).await.unwrap_err();
+    assert!(unproven.reason.contains("`function.freeze` is off"), "{unproven}");
+    let frozen = running
+        .store()
+        .look(|capture| capture.lifecycle().iter().any(|made| matches!(made.mark, Mark::Frozen { .. } | Mark::Thawed)));
+    assert!(!frozen);
+}
