@@ -536,6 +536,9 @@ impl Deployment {
         if self.kind.is_lambda() && self.ready.is_some() {
             problems.push("`ready` is not for a function: it is ready when it asks for the first event".into());
         }
+        if !self.kind.is_lambda() && self.gateway != Gateway::default() {
+            problems.push(format!("`gateway` is for functions; a {} speaks HTTP itself", self.kind));
+        }
         problems.extend(self.gateway.problems());
         if !self.wrap.is_empty() && self.kind.is_container() {
             problems.push("`wrap` is for processes; put the wrapper into the image".into());
@@ -722,6 +725,10 @@ mod tests {
             let error = gateway(settings).unwrap_err().to_string();
             assert!(error.contains(problem), "{settings}: {error}");
         }
+        let server =
+            "[deployments.w]\nkind = 'process'\nbinary = 'w'\nready = { http = '/' }\ngateway = { kind = 'alb' }";
+        let error = parse(server).unwrap_err().to_string();
+        assert!(error.contains("`gateway` is for functions; a process speaks HTTP itself"), "{error}");
     }
 
     #[test]

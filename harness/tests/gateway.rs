@@ -176,6 +176,14 @@ async fn requests_that_come_at_once_stand_in_line_for_the_one_environment() {
 }
 
 #[tokio::test]
+async fn a_body_that_a_gateway_does_not_hand_on_is_a_413_and_reaches_no_function() {
+    let gateway = start(&["--kind", "alb"]);
+    let body: &'static [u8] = vec![b'a'; (1 << 20) + 1].leak();
+    assert_eq!(gateway.send("/exit", &[("Content-Type", "text/plain")], body).await.status, 413);
+    assert_eq!(gateway.send("/a", &[("Content-Type", "text/plain")], &body[..100_000]).await.status, 201);
+}
+
+#[tokio::test]
 async fn a_function_that_ends_is_a_502_and_the_next_request_has_a_new_environment() {
     let gateway = start(&["--quiet"]);
     let first = gateway.seen("/", &[], b"").await["pid"].clone();

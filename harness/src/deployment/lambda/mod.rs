@@ -278,7 +278,7 @@ async fn dispatched(spec: &config::Deployment, store: &Store, delivery: &Deliver
         let mut cold_start = false;
         for made in capture.lifecycle() {
             match &made.mark {
-                Mark::Frozen { request_id: None } => cold_start = true,
+                Mark::Started { .. } => cold_start = true,
                 Mark::Dispatched { request_id } if made.arrival.seq > delivery.sent.seq => {
                     return Some((request_id.clone(), cold_start));
                 }

@@ -72,13 +72,13 @@ mod tests {
         let event = json!({
             "httpMethod": "GET", "path": "/files/",
             "headers": { "x-amzn-trace-id": "Root=1-2-3" },
-            "multiValueHeaders": { "USER-AGENT": ["first", "last"] },
+            "multiValueHeaders": { "USER-AGENT": ["first", "last"], "accept": ["image/png"] },
             "queryStringParameters": { "a": "2" },
             "multiValueQueryStringParameters": { "a": ["1", "2"], "b c": ["é"] },
         });
         let literal = Literal::read(&event);
         assert_eq!(literal.xray.as_deref(), Some("Root=1-2-3"));
-        assert_eq!(literal.user_agent, "last");
+        assert_eq!((literal.user_agent.as_str(), literal.accept.as_str()), ("last", "image/png"));
         assert_eq!(literal.target, "/files/?a=1&a=2&b+c=%C3%A9");
     }
 
