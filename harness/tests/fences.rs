@@ -32,6 +32,8 @@ struct Behaviour {
     workers: usize,
     /// Workers from the first that export anything.
     instrumented: usize,
+    /// How much later each span is exported a second time, if it is.
+    twice: Option<Duration>,
     /// A path that its instrumentation leaves out.
     excluded: &'static str,
     /// Whether it reads `traceparent`.
@@ -47,7 +49,7 @@ struct Behaviour {
 impl Default for Behaviour {
     fn default() -> Self {
         let delay = [Duration::from_millis(40), Duration::from_millis(120)];
-        Self { workers: 1, instrumented: 1, excluded: "", propagates: true, named: true, logs: &[], delay }
+        Self { workers: 1, instrumented: 1, twice: None, excluded: "", propagates: true, named: true, logs: &[], delay }
     }
 }
 
@@ -142,6 +144,13 @@ impl Service {
             if !matches!(&decoded, Decoded::Spans(spans) if spans.is_empty())
                 && !matches!(&decoded, Decoded::Logs(records) if records.is_empty())
             {
+                if let (Some(later), Signal::Traces) = (self.behaviour.twice, signal) {
+                    let (store, copy) = (self.store.clone(), decoded.clone());
+                    tokio::spawn(async move {
+                        tokio::time::timeout(later, std::future::pending::<()>()).await.unwrap_err();
+                        store.add_export(export(signal), copy, Vec::new());
+                    });
+                }
                 self.store.add_export(export(signal), decoded, Vec::new());
             }
         }
@@ -418,4 +427,17 @@ async fn a_fence_that_comes_back_is_a_proof_although_a_silence_is_declared() {
     let deployment = start_with(Behaviour::default(), "quiet = \"1ms\"").await;
     let delivery = send(&deployment, ContextForm::Both).await;
     assert!(matches!(settle(&deployment, &delivery, PATIENCE).await, Ok(Proof::Fence { .. })));
+}
+
+#[tokio::test]
+async fn where_spans_are_exported_twice_a_fence_is_through_with_its_second_copy() {
+    let behaviour = Behaviour { twice: Some(Duration::from_millis(60)), ..Behaviour::default() };
+    let deployment = start(behaviour).await;
+    for round in 0..4 {
+        let delivery = send(&deployment, ContextForm::Both).await;
+        settle(&deployment, &delivery, PATIENCE).await.unwrap();
+        let came = deployment.store().look(|capture| capture.spans_of(delivery.trace_id().unwrap()).count());
+        // The first one teaches.
+        assert!(came == 2 || round == 0, "{came}");
+    }
 }

@@ -27,6 +27,9 @@ pub(super) const REQUEST_ID: [&str; 5] =
 /// How far a clock read by the service may be off the harness's, in nanoseconds. Both are on one machine.
 const CLOCK_TOLERANCE: u64 = 1_000_000;
 
+/// How long after its span ended a line may come that was written inside it or right behind it, in nanoseconds.
+const LATE_LINE: u64 = 100_000_000;
+
 /// What the caller of [`request`] knows about the run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options<'a> {
@@ -139,6 +142,9 @@ pub struct RequestEvidence {
     pub text: Vec<Arc<LogRecord>>,
     /// Those of `logs` that carry no ids and do not speak of the request either: only the time says that they are of it.
     pub guessed: Vec<Arc<LogRecord>>,
+    /// Lines that came while nothing but this request was under way, each with a span of another request that had ended
+    /// before this one was sent: ids that were left behind.
+    pub left_behind: Vec<(Arc<LogRecord>, Arc<Span>)>,
     /// What came with it and does not belong to it.
     pub strangers: Vec<Stranger>,
     /// When nothing was found: entry spans that came, each of which is somebody else's or nobody's.
@@ -404,6 +410,7 @@ impl<'a> Search<'a> {
             logs: Vec::new(),
             text: Vec::new(),
             guessed: Vec::new(),
+            left_behind: Vec::new(),
             strangers,
             candidates,
             caller: self.caller,
@@ -507,9 +514,20 @@ impl<'a> Search<'a> {
             } else if let (Some(trace_id), true) = (named, arrived && self.options.exclusive)
                 && record.origin != LogOrigin::Otlp
             {
+                if let Some(span) = received.filter(|span| self.is_over(span, record)) {
+                    evidence.left_behind.push((record.clone(), span.clone()));
+                }
                 evidence.strangers.push(Stranger::Record { record: record.clone(), trace_id });
             }
         }
+    }
+
+    /// Whether a span had ended before the request was sent, and the record was written later than that.
+    fn is_over(&self, span: &Span, record: &LogRecord) -> bool {
+        let late = record.arrival.unix_nano > span.end_unix_nano.saturating_add(LATE_LINE);
+        let written =
+            record.time_unix_nano.is_none_or(|time| time > span.end_unix_nano.saturating_add(CLOCK_TOLERANCE));
+        span.end_unix_nano < self.delivery.sent.unix_nano && late && written
     }
 
     fn mentions(&self, record: &LogRecord) -> bool {

@@ -9,7 +9,7 @@
 //! a service without propagators is wrong, but it is not incomplete.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -25,7 +25,7 @@ use crate::{
     capture::{Capture, Mark, Signal, Store},
     config,
     stimulus::{Caller, Delivery, http},
-    telemetry::{Attributes, LogOrigin, LogRecord, Span, TraceId, Value},
+    telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanId, TraceId, Value},
 };
 
 /// A fence of which nothing has come back for this long is followed by another one: a sampler may have dropped it, or
@@ -183,6 +183,13 @@ impl Fences {
         self.with(|known| known.sent.first().map_or_else(Instant::now, |fence| fence.at + LEARN))
     }
 
+    /// How often the spans of a request to the fence target come: more than once where a service exports them twice, so
+    /// that a fence is through only when its last copy is.
+    fn copies(&self, store: &Store) -> usize {
+        let sent = self.with(|known| known.sent.clone());
+        store.look(|capture| copies(capture, &sent).into_values().max().unwrap_or(1))
+    }
+
     /// Whether requests to the fence target are known to write OTLP log records.
     fn logs(&self, store: &Store) -> Option<bool> {
         self.with(|known| {
@@ -329,6 +336,11 @@ impl Service {
                 })
                 .await;
             if spans == Some(true) {
+                let expected = self.fences.copies(store);
+                if expected > 1 {
+                    let all = |capture: &Capture| copies(capture, &fences).values().all(|count| *count >= expected);
+                    store.until(until, |capture| all(capture).then_some(())).await;
+                }
                 let learned = self.fences.logs(store);
                 if learned == Some(false) {
                     return Ok(self.proof(store, &fences, deliveries));
@@ -428,6 +440,18 @@ impl Service {
         }
         Incomplete { reason, waited }
     }
+}
+
+/// How often each span of these fences came.
+fn copies(capture: &Capture, fences: &[Fence]) -> HashMap<(TraceId, SpanId), usize> {
+    let after = fences.iter().map(|fence| fence.after).min().unwrap_or(u64::MAX);
+    let mut counts = HashMap::new();
+    for span in capture.spans().iter().rev().take_while(|span| span.arrival.seq > after) {
+        if fences.iter().any(|fence| fence.signature().span(span)) {
+            *counts.entry((span.trace_id, span.span_id)).or_default() += 1;
+        }
+    }
+    counts
 }
 
 /// Says in the store that a fence is over, also when the wait for its answer is given up.

@@ -102,7 +102,7 @@ pub fn all(late: &str) -> Vec<Fault> {
             deployment: "lambda",
             feature: "lambda/freeze.feature",
             caught_by: "Everything of an invocation has left before its freeze",
-            because: "freeze",
+            because: "late by 1 invocation",
             apply: Box::new(move |spec| {
                 spec.env.insert("OTEL_EXPORTER_OTLP_ENDPOINT".into(), format!("{late}/{{otlp.authority}}"));
             }),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     correlation::samples::*,
-    telemetry::{IdClaim, LineFormat, Span},
+    telemetry::{Arrival, IdClaim, LineFormat, Span},
 };
 
 fn server(id: u64, parent: Option<u64>, attributes: &[(&str, Value)]) -> Span {
@@ -184,4 +184,27 @@ fn a_line_of_another_trace_in_an_exclusive_window_is_a_stranger() {
 fn records_hang_on_their_spans() {
     let evidence = find(vec![server(1, Some(99), &[])], vec![record(Some(1), Some(1))], &delivery(), alone());
     assert_eq!(evidence.trace.nodes()[0].logs.len(), 1);
+}
+
+#[test]
+fn a_line_with_the_ids_of_a_request_that_was_over_before_this_one_is_left_behind() {
+    let earlier = in_trace(8, Span { end_unix_nano: 1_000_000_000, ..server(80, None, &[]) });
+    let delivery = Delivery { sent: Arrival { seq: 2, unix_nano: 1_200_000_000 }, ..delivery() };
+    let line = |arrived: u64, written| LogRecord {
+        arrival: Arrival { seq: 3, unix_nano: arrived },
+        time_unix_nano: written,
+        ..record(Some(8), Some(80))
+    };
+    let left = |line: LogRecord, options| {
+        let store = store(vec![server(1, Some(99), &[]), earlier.clone()], Vec::new());
+        store.add_line(String::new(), |_, arrival| {
+            vec![LogRecord { arrival: Arrival { seq: arrival.seq, ..line.arrival }, ..line }]
+        });
+        store.look(|capture| request(capture, &delivery, options)).left_behind.len()
+    };
+    assert_eq!(left(line(1_250_000_000, None), alone()), 1);
+    assert_eq!(left(line(1_250_000_000, Some(1_240_000_000)), alone()), 1);
+    assert_eq!(left(line(1_250_000_000, Some(900_000_000)), alone()), 0, "it was written in its own request");
+    assert_eq!(left(line(1_090_000_000, None), alone()), 0, "it may be late");
+    assert_eq!(left(line(1_250_000_000, None), Options { exclusive: false, ..alone() }), 0, "another one may write it");
 }

@@ -22,7 +22,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 every request of the scenario; there must be at least one. A line without ids counts \
                 as the request's when it quotes its method and path or its User-Agent, or when it came while nothing else was \
                 asked of the service and no such line, apart from its numbers, comes when nothing is: what a background \
-                thread repeats is not the request's. What matches `ignore-lines` is left out.",
+                thread repeats is not the request's. A line that came meanwhile and names a span of an earlier request, which had \
+                ended before, fails too. What matches `ignore-lines` is left out.",
         example: "Then every log line of the request carries the trace ID and the ID of a span in it",
         need: Need::Alone,
         run: |world, _| Box::pin(async { world.scene()?.finally_each(every_record_is_correlated).await }),
@@ -220,6 +221,7 @@ pub(super) fn every_record_is_correlated(seen: &Seen<'_>) -> Result<(), String> 
             Some(format!("line       {} {:?}: {}{guessed}", record.origin, record.message, reasons.join("; ")))
         })
         .collect();
+    let wrong: Vec<String> = wrong.into_iter().chain(left_behind(evidence)).collect();
     if wrong.is_empty() {
         return Ok(());
     }
@@ -233,6 +235,17 @@ pub(super) fn every_record_is_correlated(seen: &Seen<'_>) -> Result<(), String> 
         ""
     };
     Err(wrong.join("\n") + hint)
+}
+
+/// Lines that came during the request with the ids of an earlier one.
+fn left_behind(evidence: &RequestEvidence) -> impl Iterator<Item = String> {
+    evidence.left_behind.iter().map(|(record, span)| {
+        format!(
+            "line       {} {:?}: (3) it came during this request and names the span {} of another one, {} {:?}, which had \
+             ended before this one was sent",
+            record.origin, record.message, span.span_id, span.kind, span.name
+        )
+    })
 }
 
 /// Why there is nothing to judge, with what came instead.
