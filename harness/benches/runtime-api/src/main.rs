@@ -1,7 +1,7 @@
 //! Round trips of the Runtime API: Tracegate's beside lambda-simulator's, in one run and with the same runtime.
 //!
 //! ```text
-//! cargo run --release --manifest-path bench/Cargo.toml
+//! cargo run --release --manifest-path harness/benches/runtime-api/Cargo.toml
 //! ```
 //!
 //! A round trip is an event handed to a runtime in a process of its own, and its response back with whoever invoked. The
