@@ -1,5 +1,6 @@
 //! The vocabulary. Each step is a few lines over the library; what it means stands beside it and makes the reference.
 
+mod judge;
 mod lifecycle;
 mod logs;
 mod metrics;

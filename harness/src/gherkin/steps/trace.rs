@@ -1,17 +1,16 @@
 //! Steps about the spans of a request.
 
-use super::super::{
-    observe::Seen,
-    registry::{Arguments, Keyword, Need, StepDefinition},
-    world::World,
+use super::{
+    super::{
+        registry::{Arguments, Keyword, Need, StepDefinition},
+        world::World,
+    },
+    judge::{both, carries_on, hanging, hangs_on, no_spans, trace_is, whole},
 };
 use crate::{
-    capture::Mark,
-    correlation::{Stranger, xray},
     expectation::{Canary, Shape, SpanMatcher, TextMatcher, ValueMatcher, find_secrets},
     report::Problem,
-    stimulus::ContextForm,
-    telemetry::{Span, SpanKind, StatusCode, TraceId},
+    telemetry::{Span, SpanKind, StatusCode},
 };
 
 /// The columns of a table of attributes.
@@ -487,148 +486,4 @@ fn kind(text: &str) -> SpanKind {
 fn status(text: &str) -> StatusCode {
     let all = [StatusCode::Unset, StatusCode::Ok, StatusCode::Error];
     all.into_iter().find(|status| status.to_string() == text).unwrap_or_default()
-}
-
-fn both(first: Result<(), String>, second: Result<(), String>) -> Result<(), String> {
-    match (first, second) {
-        (Err(first), Err(second)) => Err(format!("{first}\n{second}")),
-        (first, second) => first.and(second),
-    }
-}
-
-fn hanging(span: &Span) -> String {
-    let parent = span.parent_span_id.map_or_else(|| "nothing: it is a root".to_owned(), |parent| parent.to_string());
-    format!("{} {:?} hangs on {parent}", span.kind, span.name)
-}
-
-fn trace_is(seen: &Seen<'_>, expected: Option<TraceId>, whose: &str) -> Result<(), String> {
-    let expected = expected.ok_or_else(|| "the client sent no trace context, so there is no caller".to_owned())?;
-    match seen.evidence.trace_id() {
-        Some(found) if found == expected => Ok(()),
-        Some(found) => Err(format!("expected   {whose} {expected}\nfound      trace {found}")),
-        None => Err(format!("expected   spans in {whose} {expected}\nreceived   none")),
-    }
-}
-
-fn hangs_on(seen: &Seen<'_>, expected: Option<crate::telemetry::SpanId>, what: &str) -> Result<(), String> {
-    let expected = expected.ok_or_else(|| format!("there is no such thing as {what} here"))?;
-    match seen.evidence.entries.as_slice() {
-        [] => Err(format!("expected   an entry span that hangs on {what}, {expected}\nreceived   no entry span")),
-        entries => match entries.iter().find(|entry| entry.parent_span_id != Some(expected)) {
-            None => Ok(()),
-            Some(entry) => Err(format!("expected   it hangs on {what}, {expected}\nclosest    {}", hanging(entry))),
-        },
-    }
-}
-
-fn no_spans(seen: &Seen<'_>) -> Result<(), String> {
-    match seen.evidence.trace.spans().next() {
-        None => Ok(()),
-        Some(span) => Err(format!("expected   no span\nfound      {} {:?}", span.kind, span.name)),
-    }
-}
-
-/// Everything that makes a trace whole, all that is wrong at once.
-pub(super) fn whole(seen: &Seen<'_>) -> Result<(), String> {
-    let evidence = &seen.evidence;
-    let mut wrong = Vec::new();
-    match evidence.entries.as_slice() {
-        [] => wrong.push("received   no span of the request".to_owned()),
-        [entry] => {
-            let parents = seen.delivery.remote_parents();
-            let told = !parents.is_empty() && seen.delivery.form != ContextForm::Absent;
-            if told && !entry.parent_span_id.is_some_and(|parent| parents.contains(&parent)) {
-                wrong.push(format!("entry      {}, and not on the caller's span", hanging(entry)));
-            }
-            if !evidence.told_traces.is_empty() && !evidence.told_traces.contains(&entry.trace_id) {
-                wrong.push(format!(
-                    "entry      is in the trace {}, the caller's is {}",
-                    entry.trace_id, evidence.told_traces[0]
-                ));
-            }
-        }
-        several => {
-            let names: Vec<String> = several.iter().map(|entry| format!("{} {:?}", entry.kind, entry.name)).collect();
-            wrong.push(format!("entry      expected one entry span, found {}: {}", several.len(), names.join(", ")));
-        }
-    }
-    let trace = &evidence.trace;
-    let entry_ids: Vec<_> = evidence.entries.iter().map(|entry| entry.span_id).collect();
-    // An entry span that hangs on nothing known was named above.
-    let orphans = trace.orphans.iter().filter(|orphan| !entry_ids.contains(&orphan.span.span_id));
-    wrong.extend(orphans.map(|orphan| format!("orphan     {orphan}")));
-    wrong.extend(trace.duplicates.iter().map(|duplicate| format!("duplicate  {duplicate}")));
-    wrong.extend(trace.cycles.iter().map(|cycle| format!("cycle      of the spans {cycle:?}")));
-    let backwards = trace.spans().filter(|span| span.end_unix_nano < span.start_unix_nano);
-    wrong.extend(backwards.map(|span| {
-        let early = std::time::Duration::from_nanos(span.start_unix_nano - span.end_unix_nano);
-        format!("time       {} {:?} ends {early:?} before it starts", span.kind, span.name)
-    }));
-    let split = evidence.strangers.iter().filter(|stranger| matches!(stranger, Stranger::OtherTrace { .. }));
-    wrong.extend(split.map(|stranger| format!("stranger   {stranger}")));
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
-}
-
-/// Whether a call that an upstream took names a span of the request as its parent.
-fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher) -> Result<(), String> {
-    let spans = matcher.find(seen.evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
-    let mut closest = Vec::new();
-    let after = seen.capture.lifecycle().iter().filter(|entry| entry.arrival.seq > seen.delivery.sent.seq);
-    for entry in after {
-        let Mark::UpstreamCalled { upstream: name, method, target, headers, .. } = &entry.mark else { continue };
-        if name != upstream {
-            continue;
-        }
-        let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-        let w3c = header("traceparent").and_then(|value| value.parse::<xray::Traceparent>().ok());
-        let w3c = w3c.map(|context| (context.trace_id, Some(context.parent_id)));
-        let xray = header("x-amzn-trace-id").and_then(|value| value.parse::<xray::XrayHeader>().ok());
-        let xray = xray.map(|context| (context.root, context.parent));
-        let told: Vec<_> = w3c.into_iter().chain(xray).collect();
-        let fits = |(trace_id, parent): &(TraceId, _)| {
-            spans.iter().any(|span| span.trace_id == *trace_id && Some(span.span_id) == *parent)
-        };
-        if !told.is_empty() && told.iter().all(fits) {
-            return Ok(());
-        }
-        let said = if told.is_empty() {
-            "no trace header".to_owned()
-        } else {
-            let said = told.iter().map(|(trace, parent)| match parent {
-                Some(parent) => format!("trace {trace} span {parent}"),
-                None => format!("trace {trace} and no span"),
-            });
-            said.collect::<Vec<_>>().join(" and ")
-        };
-        closest.push(format!("{upstream:<10} {method} {target} came with {said}"));
-    }
-    if closest.is_empty() {
-        closest.push(format!("{upstream:<10} took no call since the request was sent"));
-    }
-    let span = &spans[0];
-    Err(format!("expected   a call with trace {} span {}\n{}", span.trace_id, span.span_id, closest.join("\n")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::correlation::{Options, request, samples};
-
-    #[test]
-    fn a_span_that_ends_before_it_starts_makes_a_trace_not_whole() {
-        let entry = |end| Span {
-            end_unix_nano: end,
-            ..samples::with(samples::span(1, Some(99), "GET /"), SpanKind::Server, &[])
-        };
-        let judged = |span| {
-            let delivery = samples::delivery();
-            samples::store(vec![span], Vec::new()).look(|capture| {
-                let evidence = request(capture, &delivery, Options::default());
-                whole(&Seen { evidence, delivery: &delivery, capture })
-            })
-        };
-        assert_eq!(judged(entry(11)), Ok(()));
-        assert_eq!(judged(entry(10)), Ok(()), "a clock may not tell them apart");
-        assert_eq!(judged(entry(7)), Err("time       SERVER \"GET /\" ends 3ns before it starts".to_owned()));
-    }
 }

@@ -1,0 +1,114 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/project"), Path::new("tracegate.toml"))
+}
+
+#[test]
+fn a_process_needs_a_program_and_a_readiness_and_gets_defaults_for_the_rest() {
+    let config = parse("[deployments.web]\nkind = 'process'\ncommand = ['./web']\nready = { http = '/up' }").unwrap();
+    let web = &config.deployments["web"];
+    assert_eq!(web.fence_target(), "/up");
+    assert!(web.all_labels().contains("http"));
+    assert_eq!((web.patience, web.request_timeout), (Duration::from_secs(20), Duration::from_secs(10)));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let error = parse("[deployments.web]\nkind = 'process'\ncomand = ['./web']").unwrap_err().to_string();
+    assert!(error.contains("comand") && error.contains("line 3"), "{error}");
+}
+
+#[test]
+fn all_inconsistencies_are_reported_at_once() {
+    let error = parse("[deployments.web]\nkind = 'process'\nimage = 'x'\nworkers = 0").unwrap_err().to_string();
+    for part in ["image does not fit kind process", "`ready`", "`workers`"] {
+        assert!(error.contains(part), "{part} is missing in: {error}");
+    }
+}
+
+#[test]
+fn an_undeclared_upstream_is_named() {
+    let error = parse("[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\nenv = { URL = '{upstream.s3}/x' }")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("\"s3\""), "{error}");
+}
+
+const FUNCTION: &str = "[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\n";
+
+#[test]
+fn an_extension_is_named_by_its_program_unless_it_has_a_name() {
+    let text = format!(
+        "{FUNCTION}env = {{ E = '{{extension.own.port}}' }}\n[[deployments.f.extensions]]\ncommand = ['opt/collector', 'x']\n\
+         [[deployments.f.extensions]]\ncargo = {{ package = 'p', bin = 'b' }}\n\
+         [[deployments.f.extensions]]\nname = 'own'\ncommand = ['python3', 'e.py']"
+    );
+    let config = parse(&text).unwrap();
+    let names: Vec<&str> = config.deployments["f"].extensions.iter().map(Extension::name).collect();
+    assert_eq!(names, ["collector", "b", "own"]);
+}
+
+#[test]
+fn extensions_that_cannot_run_are_reported() {
+    let extension = "[[deployments.f.extensions]]\n";
+    for (text, expected) in [
+        (format!("{FUNCTION}{extension}"), "says nothing to run"),
+        (format!("{FUNCTION}{extension}command = ['x']\ncargo = {{ package = 'p' }}"), "exclude each other"),
+        (format!("{FUNCTION}{extension}command = ['x']\n{extension}command = ['a/x']"), "are named \"x\""),
+        (format!("{FUNCTION}{}", format!("{extension}command = ['x']\n").repeat(11)), "at most 10"),
+        (format!("{FUNCTION}env = {{ P = '{{extension.x.port}}' }}"), "names no extension"),
+        (
+            format!("[deployments.f]\nkind = 'lambda-container'\nimage = 'f'\n{extension}command = ['x']"),
+            "inside the function's own container",
+        ),
+    ] {
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+}
+
+#[test]
+fn common_variables_reach_every_deployment_and_its_own_win() {
+    let config = parse(
+        "[env]\nA = 'all'\nB = 'all'\n[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\nenv = { B = 'own' }",
+    )
+    .unwrap();
+    let env = &config.deployments["f"].env;
+    assert_eq!((env["A"].as_str(), env["B"].as_str()), ("all", "own"));
+}
+
+#[test]
+fn a_gateway_takes_only_the_settings_of_its_kind() {
+    let gateway = |settings: &str| {
+        parse(&format!("[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\ngateway = {{ {settings} }}"))
+    };
+    for (settings, labels) in [
+        ("stage = 'v1', resource = '/{proxy+}', binary-media-types = ['*/*'], timeout = '2s'", ["rest-api", "gateway"]),
+        ("kind = 'http-api', stage = 'v1', resource = '/files/{path}'", ["http-api", "gateway"]),
+        ("kind = 'alb-multi-value'", ["alb", "alb-multi-value"]),
+        ("kind = 'function-url', timeout = '1m'", ["function-url", "lambda"]),
+    ] {
+        let all = gateway(settings).unwrap().deployments["f"].all_labels();
+        assert!(labels.iter().all(|label| all.contains(*label)), "{settings}: {all:?}");
+    }
+    for (settings, problem) in [
+        ("kind = 'alb', stage = 'v1'", "`gateway.stage` does not fit gateway kind alb"),
+        ("kind = 'function-url', resource = '/a'", "`gateway.resource`"),
+        ("kind = 'http-api', binary-media-types = ['*/*']", "`gateway.binary-media-types`"),
+        ("resource = 'a'", "begin with `/`"),
+        ("kind = 'lattice'", "lattice"),
+    ] {
+        let error = gateway(settings).unwrap_err().to_string();
+        assert!(error.contains(problem), "{settings}: {error}");
+    }
+    let server = "[deployments.w]\nkind = 'process'\nbinary = 'w'\nready = { http = '/' }\ngateway = { kind = 'alb' }";
+    let error = parse(server).unwrap_err().to_string();
+    assert!(error.contains("`gateway` is for functions; a process speaks HTTP itself"), "{error}");
+}
+
+#[test]
+fn a_duration_needs_its_unit() {
+    let error = parse("[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\npatience = '10'").unwrap_err();
+    assert!(error.to_string().contains("is not a duration"), "{error}");
+}
