@@ -110,13 +110,11 @@ impl Scene {
     async fn judge_settled(&mut self, which: &[usize], judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let deadline = Instant::now() + self.stage.spec.patience;
         if let Err(unproven) = self.settle(which, deadline).await {
-            // Nothing at all from the deployment is a failure of the service, and anything else an open question.
-            let silent = self.instance.store().look(|capture| capture.requests().is_empty());
+            // A deployment that has never exported a span is not instrumented, or exports to nowhere: that is the service's
+            // failure. Where spans came and only the fence's did not, it is an open question.
+            let silent = self.instance.store().look(|capture| capture.spans().is_empty());
             return Err(if silent {
-                Problem::failed(format!(
-                    "received   no export request at all from this deployment\n{}",
-                    unproven.message
-                ))
+                Problem::failed(format!("received   no span at all from this deployment\n{}", unproven.message))
             } else {
                 unproven
             });

@@ -61,6 +61,15 @@ pub fn all(late: &str) -> Vec<Fault> {
         ),
         env("spans are not exported", "process", FILES, LISTING, "received", "OTEL_TRACES_EXPORTER", "none"),
         env(
+            "spans are not exported and a step asks for all of them",
+            "process",
+            FILES,
+            "A process's trace has exactly these two spans",
+            "no span at all",
+            "OTEL_TRACES_EXPORTER",
+            "none",
+        ),
+        env(
             "log records are not exported",
             "process",
             LOGS,
