@@ -19,4 +19,5 @@ mod site;
 
 pub use instance::Deployment;
 pub use proof::{Incomplete, LogFence, Proof};
+use site::ExitStatus;
 pub use site::{Exit, Launch, Sandbox, Site, SiteError};

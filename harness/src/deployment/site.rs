@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::capture::Store;
 
@@ -71,6 +72,32 @@ pub struct Exit {
     pub status: String,
     /// Whether it ended by itself or within the grace period, rather than by SIGKILL of the harness.
     pub orderly: bool,
+}
+
+/// The exit status of something that runs, as whoever watches it will tell.
+#[derive(Debug, Clone)]
+pub(super) struct ExitStatus(watch::Receiver<Option<String>>);
+
+impl ExitStatus {
+    /// The status to wait for, and where its watcher tells it once everything that was written is in the store.
+    pub(super) fn watched() -> (watch::Sender<Option<String>>, Self) {
+        let (tell, told) = watch::channel(None);
+        (tell, Self(told))
+    }
+
+    /// The status once it is known; waits for it.
+    pub(super) async fn known(&self) -> String {
+        let mut told = self.0.clone();
+        match told.wait_for(Option::is_some).await {
+            Ok(status) => status.clone().unwrap_or_default(),
+            Err(_) => "unknown exit status: the harness stopped watching".into(),
+        }
+    }
+
+    /// The status if it is known.
+    pub(super) fn now(&self) -> Option<String> {
+        self.0.borrow().clone()
+    }
 }
 
 /// Something that runs: a process group, or a container. Dropping it kills it.

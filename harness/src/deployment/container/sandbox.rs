@@ -22,7 +22,7 @@ use tokio::{
 use super::{Shared, SiteError, Started};
 use crate::{
     capture::{Mark, Store},
-    deployment::{Exit, Sandbox, process::output::Lines},
+    deployment::{Exit, ExitStatus, Sandbox, process::output::Lines},
     telemetry::LogOrigin,
 };
 
@@ -41,7 +41,7 @@ pub(super) struct ContainerSandbox {
     frozen: Mutex<bool>,
     /// Bytes of output that are in the store.
     taken: watch::Receiver<u64>,
-    exited: watch::Receiver<Option<String>>,
+    exited: ExitStatus,
     // Dropped in this order: network and neighbour go once no container needs them.
     _container: Started,
     _site: Arc<Shared>,
@@ -51,7 +51,7 @@ impl ContainerSandbox {
     /// Follows a container's output and waits for its end.
     pub(super) fn attach(started: Started, store: Arc<Store>, site: Arc<Shared>) -> Self {
         let (took, taken) = watch::channel(0);
-        let (exit, exited) = watch::channel(None);
+        let (exit, exited) = ExitStatus::watched();
         let id = started.id.clone();
         tokio::spawn({
             let id = id.clone();
@@ -186,15 +186,11 @@ impl Sandbox for ContainerSandbox {
     }
 
     async fn exited(&self) -> String {
-        let mut exited = self.exited.clone();
-        match exited.wait_for(Option::is_some).await {
-            Ok(status) => status.clone().unwrap_or_default(),
-            Err(_) => "unknown exit status: the harness stopped watching".into(),
-        }
+        self.exited.known().await
     }
 
     fn has_exited(&self) -> Option<String> {
-        self.exited.borrow().clone()
+        self.exited.now()
     }
 
     async fn stop(&self, signal: Signal, grace: Duration) -> Exit {

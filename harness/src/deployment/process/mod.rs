@@ -20,13 +20,13 @@ use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
 };
-use tokio::{process::Command, sync::watch};
+use tokio::process::Command;
 
 use self::{
     output::{Lines, Tap},
     ports::Ports,
 };
-use super::{Exit, Launch, Sandbox, Site, SiteError};
+use super::{Exit, ExitStatus, Launch, Sandbox, Site, SiteError};
 use crate::{
     capture::{Mark, Store},
     telemetry::LogOrigin,
@@ -71,7 +71,7 @@ struct ProcessSandbox {
     group: Pid,
     port: Option<u16>,
     taps: Vec<Tap>,
-    exited: watch::Receiver<Option<String>>,
+    exited: ExitStatus,
     /// Set once the group was swept after its leader's exit: from then on its id may belong to somebody else.
     gone: Arc<AtomicBool>,
 }
@@ -117,7 +117,7 @@ impl ProcessSandbox {
             .ok_or_else(|| SiteError::new(format!("`{program}` was gone before its process id could be read")))?;
         let group = Pid::from_raw(pid);
         store.mark(Mark::Started { what: format!("pid {pid}") });
-        let (exit_status, exited) = watch::channel(None);
+        let (exit_status, exited) = ExitStatus::watched();
         let gone = Arc::new(AtomicBool::new(false));
         let mut sandbox = Self { group, port: launch.port, taps: Vec::new(), exited, gone: gone.clone() };
         for (pipe, origin) in [(stdout, LogOrigin::Stdout), (stderr, LogOrigin::Stderr)] {
@@ -218,15 +218,11 @@ impl Sandbox for ProcessSandbox {
     }
 
     async fn exited(&self) -> String {
-        let mut exited = self.exited.clone();
-        match exited.wait_for(Option::is_some).await {
-            Ok(status) => status.clone().unwrap_or_default(),
-            Err(_) => "unknown exit status: the harness stopped watching".into(),
-        }
+        self.exited.known().await
     }
 
     fn has_exited(&self) -> Option<String> {
-        self.exited.borrow().clone()
+        self.exited.now()
     }
 
     async fn stop(&self, signal: Signal, grace: Duration) -> Exit {
