@@ -5,6 +5,7 @@
 //! | [`request`] | which spans and records are those of one request, even when many share a trace id |
 //! | [`trace`] | the spans of a request as a tree, its orphans and its duplicates |
 //! | [`background`] | whether a line without ids is of a request or of the service's own doing |
+//! | [`detached`] | which spans of other traces are the request's, cut off from it |
 //! | [`logs`] | whether one record is correlated: the five conditions |
 //! | [`copies`] | whether the line and the OTLP copy of a record name the same ids |
 //! | [`freeze`] | what of an invocation came only after its environment was frozen, and what never came |
@@ -12,6 +13,7 @@
 
 pub mod background;
 pub mod copies;
+pub mod detached;
 pub mod freeze;
 pub mod logs;
 pub mod request;

@@ -9,7 +9,7 @@ use std::{
 
 use regex::Regex;
 
-use super::{Trace, background};
+use super::{Trace, background, detached};
 use crate::{
     capture::{
         Capture,
@@ -98,6 +98,12 @@ pub enum Stranger {
         /// The span.
         span: Arc<Span>,
     },
+    /// A root span of another trace that began while this request was under way and nothing else was asked of the service:
+    /// work of the request that lost its context.
+    Detached {
+        /// The span.
+        span: Arc<Span>,
+    },
     /// A line that came while nothing but this request ran, with the ids of another request.
     Record {
         /// The line.
@@ -119,6 +125,14 @@ impl fmt::Display for Stranger {
             }
             Self::OtherTrace { span } => {
                 write!(f, "{} {:?} is of this request but in the trace {}", span.kind, span.name, span.trace_id)
+            }
+            Self::Detached { span } => {
+                write!(
+                    f,
+                    "{} {:?} began during this request, in a trace of its own, {}, without a parent or a link; nothing else was \
+                     asked of the service, and it began no such span when nothing was",
+                    span.kind, span.name, span.trace_id
+                )
             }
             Self::Record { record, trace_id } => {
                 write!(f, "{} line {:?} names the trace {trace_id}", record.origin, record.message)
@@ -166,6 +180,14 @@ impl RequestEvidence {
     /// The trace that the service made or carried on for this request.
     pub fn trace_id(&self) -> Option<TraceId> {
         self.entries.first().map(|span| span.trace_id)
+    }
+
+    /// The spans among the strangers that only the time says are of the request.
+    pub fn detached(&self) -> impl Iterator<Item = &Arc<Span>> {
+        self.strangers.iter().filter_map(|stranger| match stranger {
+            Stranger::Detached { span } => Some(span),
+            _ => None,
+        })
     }
 
     /// Whether the caller asked for spans; `true` when there was no caller.
@@ -401,6 +423,17 @@ impl<'a> Search<'a> {
             let split = self.entries_of(trace_id).into_iter().filter(|entry| speaks(entry));
             strangers.extend(split.map(|entry| Stranger::OtherTrace { span: entry.span }));
         }
+        let named = |stranger: &Stranger, span: &Arc<Span>| matches!(stranger, Stranger::OtherTrace { span: other } if Arc::ptr_eq(other, span));
+        let detached = if self.options.exclusive || self.options.alone {
+            detached::detached(self.capture, &entries, &traces)
+        } else {
+            Vec::new()
+        };
+        for span in detached {
+            if !strangers.iter().any(|stranger| named(stranger, &span)) {
+                strangers.push(Stranger::Detached { span });
+            }
+        }
         let trace = Trace::new(own, &self.remote_parents);
         let candidates = if entries.is_empty() { self.candidates() } else { Vec::new() };
         let mut evidence = RequestEvidence {
@@ -435,6 +468,7 @@ impl<'a> Search<'a> {
         let end = self.options.window_end.unwrap_or(self.delivery.answered.seq);
         let quoted_until = self.options.quoted_until.unwrap_or(end);
         let background = LazyCell::new(|| background::background(self.capture));
+        let detached: HashSet<TraceId> = evidence.detached().map(|span| span.trace_id).collect();
         let tree: HashSet<SpanId> = evidence.trace.nodes().iter().map(|node| node.span.span_id).collect();
         for record in self.capture.logs() {
             if record.origin != LogOrigin::Otlp && self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw))
@@ -499,6 +533,7 @@ impl<'a> Search<'a> {
                 || own_request
                 // With another trace id, or with none: the ids of one record do not agree.
                 || record.span_id.valid().is_some_and(|id| tree.contains(&id))
+                || named.is_some_and(|trace_id| detached.contains(&trace_id))
                 || self.mentions(record)
                 || quoted;
             if sure || by_time() {

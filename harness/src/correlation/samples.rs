@@ -96,22 +96,28 @@ pub(crate) fn invocation(request_id: &str) -> Invocation {
 /// A store with these spans and records. Lines take the arrivals 3, 4, … in their order, after both exports.
 pub(crate) fn store(spans: Vec<Span>, records: Vec<LogRecord>) -> Store {
     let store = Store::default();
-    let export = |signal, decoded| {
-        let request = ExportRequest {
-            signal,
-            transport: Transport::Http,
-            encoding: Encoding::Protobuf,
-            user_agent: String::new(),
-            body: Bytes::new(),
-            arrival: Arrival::default(),
-        };
-        store.add_export(request, decoded, Vec::new());
-    };
     let (otlp, lines): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.origin == LogOrigin::Otlp);
-    export(Signal::Traces, Decoded::Spans(spans));
-    export(Signal::Logs, Decoded::Logs(otlp));
+    export(&store, spans);
+    add(&store, Signal::Logs, Decoded::Logs(otlp));
     for line in lines {
         store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..line }]);
     }
     store
+}
+
+/// One export request with these spans.
+pub(crate) fn export(store: &Store, spans: Vec<Span>) {
+    add(store, Signal::Traces, Decoded::Spans(spans));
+}
+
+fn add(store: &Store, signal: Signal, decoded: Decoded) {
+    let request = ExportRequest {
+        signal,
+        transport: Transport::Http,
+        encoding: Encoding::Protobuf,
+        user_agent: String::new(),
+        body: Bytes::new(),
+        arrival: Arrival::default(),
+    };
+    store.add_export(request, decoded, Vec::new());
 }

@@ -15,6 +15,7 @@ use crate::{
     correlation::{
         FoundBy, Options, RequestEvidence, after_the_freeze,
         background::{GRACE, Shape, background},
+        detached::{SpanShape, by_itself},
         request,
     },
     invariant::{self, Subject},
@@ -152,6 +153,14 @@ impl Scene {
             self.stage.unprovable.set(true);
             self.proofs.insert("completeness not proven: rules about what is missing were not judged".into());
         }
+        let judged = self.judge_invariants(complete, except);
+        if judged.is_err() && self.found_background(&all).await {
+            return self.judge_invariants(complete, except);
+        }
+        judged
+    }
+
+    fn judge_invariants(&self, complete: bool, except: &[&str]) -> StepResult {
         let store = self.instance.store();
         for sent in &self.sent {
             store.look(|capture| {
@@ -169,15 +178,17 @@ impl Scene {
         Ok(())
     }
 
-    /// Where nothing but the time says that lines without ids are of these requests: watches the service while nothing is
-    /// asked of it. Whether it writes some of those lines then too, so that they are not the requests'.
+    /// Where nothing but the time says that lines without ids or spans of other traces are of these requests: watches the
+    /// service while nothing is asked of it. Whether it makes some of those then too, so that they are not the requests'.
     async fn found_background(&self, which: &[usize]) -> bool {
         let store = self.instance.store();
-        let guessed: HashSet<Shape> = store.look(|capture| {
-            let guessed = which.iter().flat_map(|&at| self.evidence(capture, &self.sent[at]).guessed);
-            guessed.map(|record| Shape::of(&record)).collect()
+        let (lines, spans): (HashSet<Shape>, HashSet<SpanShape>) = store.look(|capture| {
+            let evidence: Vec<_> = which.iter().map(|&at| self.evidence(capture, &self.sent[at])).collect();
+            let lines =
+                evidence.iter().flat_map(|evidence| &evidence.guessed).map(|record| Shape::of(record)).collect();
+            (lines, evidence.iter().flat_map(|evidence| evidence.detached()).map(|span| SpanShape::of(span)).collect())
         });
-        if guessed.is_empty() || !self.is_alone() {
+        if (lines.is_empty() && spans.is_empty()) || !self.is_alone() {
             return false;
         }
         let took = which.iter().map(|&at| {
@@ -187,8 +198,14 @@ impl Scene {
         let took = Duration::from_nanos(took.max().unwrap_or_default());
         let watch = (took * WATCH_FACTOR).clamp(LEAST_WATCH, self.stage.spec.patience.max(LEAST_WATCH));
         let deadline = Instant::now() + GRACE + watch;
-        store.until(deadline, |capture| background(capture).is_superset(&guessed).then_some(())).await;
-        store.look(|capture| !background(capture).is_disjoint(&guessed))
+        let all = |capture: &Capture| background(capture).is_superset(&lines) && by_itself(capture).is_superset(&spans);
+        let found_all = store.until(deadline, |capture| all(capture).then_some(())).await.is_some();
+        if !found_all && !spans.is_empty() {
+            // Spans come when their exporter sends them. What began during the watch is here once another proof is.
+            let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
+            let _ = self.prove(&deliveries, Instant::now() + self.stage.spec.patience).await;
+        }
+        store.look(|capture| !background(capture).is_disjoint(&lines) || !by_itself(capture).is_disjoint(&spans))
     }
 
     /// Everything that was captured for a stimulus.

@@ -57,7 +57,8 @@ pub(super) const RULES: &[Rule] = &[
         about: "all spans of a request are in one trace",
         source: "OpenTelemetry specification, overview: a trace is a transaction",
         check: |subject| {
-            let split = |stranger: &&Stranger| matches!(stranger, Stranger::OtherTrace { .. });
+            let split =
+                |stranger: &&Stranger| matches!(stranger, Stranger::OtherTrace { .. } | Stranger::Detached { .. });
             subject.evidence.strangers.iter().filter(split).map(ToString::to_string).collect()
         },
     },

@@ -44,7 +44,7 @@ pub struct Span {
 }
 
 /// Span kind (OpenTelemetry specification, Trace API, "SpanKind").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum SpanKind {
     /// 0, which an SDK never sends.
     #[default]

@@ -13,7 +13,7 @@ use tamper::{attributes, each_span, json_lines, lines, spans};
 use tracegate::{
     capture::Tamper,
     config::Deployment,
-    telemetry::{SpanId, SpanKind, StatusCode, Value},
+    telemetry::{SpanId, SpanKind, StatusCode, TraceId, Value},
 };
 
 /// One fault, applied from outside.
@@ -154,6 +154,15 @@ pub fn all(late: &str) -> Vec<Fault> {
             name: "a span hangs on the caller instead of its parent",
             tamper: reparented(),
             ..rewritten("process", FILES, "A process's trace has exactly these two spans", "ListObjectsV2")
+        },
+        Fault {
+            name: "work of the request loses its context and starts a trace of its own",
+            tamper: each_span(|span| {
+                if span.kind == SpanKind::Internal {
+                    (span.trace_id, span.parent_span_id) = (TraceId::random(), None);
+                }
+            }),
+            ..rewritten("process", FILES, "A file is written, read, listed and deleted", "in a trace of its own")
         },
         Fault {
             name: "a span is exported twice",

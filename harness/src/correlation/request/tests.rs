@@ -196,7 +196,8 @@ fn a_line_with_the_ids_of_a_request_that_was_over_before_this_one_is_left_behind
         ..record(Some(8), Some(80))
     };
     let left = |line: LogRecord, options| {
-        let store = store(vec![server(1, Some(99), &[]), earlier.clone()], Vec::new());
+        let own = Span { start_unix_nano: 1_210_000_000, ..server(1, Some(99), &[]) };
+        let store = store(vec![own, earlier.clone()], Vec::new());
         store.add_line(String::new(), |_, arrival| {
             vec![LogRecord { arrival: Arrival { seq: arrival.seq, ..line.arrival }, ..line }]
         });

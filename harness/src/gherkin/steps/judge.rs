@@ -84,7 +84,8 @@ pub(super) fn whole(seen: &Seen<'_>) -> Result<(), String> {
         let early = std::time::Duration::from_nanos(span.start_unix_nano - span.end_unix_nano);
         format!("time       {} {:?} ends {early:?} before it starts", span.kind, span.name)
     }));
-    let split = evidence.strangers.iter().filter(|stranger| matches!(stranger, Stranger::OtherTrace { .. }));
+    let split = |stranger: &&Stranger| matches!(stranger, Stranger::OtherTrace { .. } | Stranger::Detached { .. });
+    let split = evidence.strangers.iter().filter(split);
     wrong.extend(split.map(|stranger| format!("stranger   {stranger}")));
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }

@@ -108,9 +108,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
         expression: "the trace is whole",
         about: "Every request of the scenario has one entry span, which hangs on the caller's when there is one; every other \
                 span's parent was received; no span came twice or ends before it starts; nothing of the request is in another \
-                trace.",
+                trace: neither an entry span that speaks of it, nor a root span that began during it without a link to it.",
         example: "Then the trace is whole",
-        need: Need::Shared,
+        need: Need::Alone,
         run: |world, _| Box::pin(async { world.scene()?.finally_each(whole).await }),
     },
     StepDefinition {
