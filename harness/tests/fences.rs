@@ -16,7 +16,7 @@ use axum::{Router, extract::State, http::HeaderMap};
 use nix::sys::signal::Signal as UnixSignal;
 use tokio::{sync::watch, time::Instant};
 use tracegate::{
-    capture::{Decoded, Encoding, ExportRequest, Signal, Store, Transport},
+    capture::{Capture, Decoded, Encoding, ExportRequest, Signal, Store, Transport},
     config::Config,
     deployment::{Deployment, Exit, Incomplete, Launch, LogFence, Proof, Sandbox, Site, SiteError},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest},
@@ -40,6 +40,8 @@ struct Behaviour {
     propagates: bool,
     /// Whether it names its instances.
     named: bool,
+    /// A path whose requests it answers with the help of another process, with an exporter of its own.
+    calls_on: &'static str,
     /// Paths whose requests write an OTLP log record.
     logs: &'static [&'static str],
     /// Time between exports of spans and of log records.
@@ -49,7 +51,17 @@ struct Behaviour {
 impl Default for Behaviour {
     fn default() -> Self {
         let delay = [Duration::from_millis(40), Duration::from_millis(120)];
-        Self { workers: 1, instrumented: 1, twice: None, excluded: "", propagates: true, named: true, logs: &[], delay }
+        Self {
+            workers: 1,
+            instrumented: 1,
+            twice: None,
+            excluded: "",
+            propagates: true,
+            named: true,
+            calls_on: "",
+            logs: &[],
+            delay,
+        }
     }
 }
 
@@ -109,6 +121,12 @@ impl Service {
             arrival: Arrival::default(),
         };
         let mut queues = self.queues.lock().unwrap();
+        if path == self.behaviour.calls_on {
+            let attributes = [("service.instance.id", "behind".into())].into_iter().collect();
+            let resource = Arc::new(Resource { attributes, schema_url: String::new() });
+            let called = Span { span_id: SpanId::random(), parent_span_id: Some(span_id), resource, ..span.clone() };
+            queues[self.behaviour.workers].0.push(called);
+        }
         queues[worker].0.push(span);
         if self.behaviour.logs.contains(&path) {
             queues[worker].1.push(LogRecord {
@@ -182,10 +200,10 @@ impl Site for Here {
         let service = Arc::new(Service {
             behaviour: self.0.clone(),
             next: AtomicUsize::new(0),
-            queues: Mutex::new(vec![Default::default(); workers]),
+            queues: Mutex::new(vec![Default::default(); workers + 1]),
             store,
         });
-        for worker in 0..workers {
+        for worker in 0..=workers {
             tokio::spawn(service.clone().export_forever(worker, Signal::Traces));
             tokio::spawn(service.clone().export_forever(worker, Signal::Logs));
         }
@@ -294,6 +312,27 @@ async fn the_fence_must_come_back_from_the_worker_that_answered() {
         assert_eq!(spans.len(), 1);
         assert!(instances.contains(&spans[0]), "{instances:?} {spans:?}");
     }
+}
+
+#[tokio::test]
+async fn a_process_behind_the_one_that_answers_the_fence_is_reached_by_the_request_itself() {
+    let deployment = start(Behaviour { calls_on: "/files/", ..Behaviour::default() }).await;
+    let delivery = send(&deployment, ContextForm::Both).await;
+    // What is behind exports later than what is in front, but the delivery's telemetry shows that it has a part.
+    let both = |capture: &Capture| capture.spans_of(delivery.trace_id().unwrap()).count() == 2;
+    deployment.store().until(Instant::now() + PATIENCE, |capture| both(capture).then_some(())).await.unwrap();
+    let Proof::Fence { instances, .. } = settle(&deployment, &delivery, PATIENCE).await.unwrap() else { panic!() };
+    assert_eq!(instances, ["behind", "worker-0"]);
+}
+
+#[tokio::test]
+async fn a_process_that_no_get_request_reaches_leaves_no_proof_and_the_reason_says_what_to_do() {
+    let deployment = start(Behaviour { calls_on: "/files/", ..Behaviour::default() }).await;
+    let delivery = Delivery { method: "POST".into(), ..send(&deployment, ContextForm::Both).await };
+    let both = |capture: &Capture| capture.spans_of(delivery.trace_id().unwrap()).count() == 2;
+    deployment.store().until(Instant::now() + PATIENCE, |capture| both(capture).then_some(())).await.unwrap();
+    let incomplete = settle(&deployment, &delivery, Duration::from_millis(300)).await.unwrap_err();
+    assert!(incomplete.reason.contains("from behind, worker-0; set `fence`"), "{incomplete}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
 
 use regex::Regex;
 
-use super::{Trace, background, detached};
+use super::{Node, Trace, background, detached};
 use crate::{
     capture::{
         Capture,
@@ -188,6 +188,22 @@ impl RequestEvidence {
             Stranger::Detached { span } => Some(span),
             _ => None,
         })
+    }
+
+    /// Whether something here speaks of telemetry that may still be on its way from another process: a parent or a span
+    /// that was not received, or a call out of which nothing hangs yet.
+    pub fn may_go_on(&self) -> bool {
+        let calls_out =
+            |node: &Node| matches!(node.span.kind, SpanKind::Client | SpanKind::Producer) && node.children.is_empty();
+        let missing = |record: &Arc<LogRecord>| {
+            let named = record.trace_id.valid().zip(record.span_id.valid());
+            named.is_some_and(|(trace_id, span_id)| {
+                self.trace.position(trace_id, span_id).is_none() && !self.outside.contains_key(&(trace_id, span_id))
+            })
+        };
+        !self.trace.orphans.is_empty()
+            || self.trace.nodes().iter().any(calls_out)
+            || (self.sampled() && self.logs.iter().any(missing))
     }
 
     /// Whether the caller asked for spans; `true` when there was no caller.

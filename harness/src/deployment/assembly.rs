@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{
     Deployment, Site, SiteError,
@@ -24,6 +24,9 @@ use crate::{
 
 /// How long one request waits for its span while workers are woken.
 const ROUND: Duration = Duration::from_millis(500);
+
+/// Least time between two of those requests.
+const SPACING: Duration = Duration::from_millis(50);
 
 /// What starting needs besides the configuration.
 #[derive(Debug, Clone)]
@@ -107,20 +110,31 @@ impl Instance {
     /// `deadline` is over. Returns the instances that were seen. A function has no worker processes.
     ///
     /// # Errors
-    /// When a request is not answered.
+    /// When no request was answered by then: what the fence's target needs may be up a moment later than what answers the
+    /// readiness request.
     pub async fn wake_workers(&self, deadline: Instant) -> Result<BTreeSet<String>, SiteError> {
         let spec = self.spec();
         let instances = |capture: &Capture| -> BTreeSet<String> {
             capture.spans().iter().filter_map(|span| span.resource.instance()).collect()
         };
+        let mut rounds = tokio::time::interval(SPACING);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut trouble = None;
         loop {
             let seen = self.store().look(instances);
-            if seen.len() >= spec.workers || spec.kind.is_lambda() || Instant::now() >= deadline {
+            if seen.len() >= spec.workers || spec.kind.is_lambda() {
                 return Ok(seen);
             }
+            if Instant::now() >= deadline {
+                return trouble.map_or(Ok(seen), Err);
+            }
+            rounds.tick().await;
             let request = HttpRequest::get(spec.fence_target(), Caller::now(true));
             let trace_id = request.caller.trace_id;
-            self.send(request).await?;
+            trouble = self.send(request).await.err();
+            if trouble.is_some() {
+                continue;
+            }
             // A worker that is not instrumented leaves its request without spans, so do not wait long for one.
             let round = deadline.min(Instant::now() + ROUND);
             let _ = self.store().until(round, |capture| capture.spans_of(trace_id).next().map(drop)).await;

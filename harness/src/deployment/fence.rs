@@ -5,6 +5,9 @@
 //! records, separately. Hence a fence for a delivery must come back from every process that had a part in it, or, while
 //! none has shown itself, from as many as the deployment is configured to have.
 //!
+//! A fence that does not reach all those processes (a service behind the one that answers it) is followed by one that does:
+//! the delivery's own request once more, where that was a `GET`, which is safe by HTTP's own rules.
+//!
 //! A fence is known by its trace id, or by its `User-Agent` in an attribute where the service does not carry traces on:
 //! a service without propagators is wrong, but it is not incomplete.
 
@@ -36,6 +39,9 @@ const FOLLOW_UP: Duration = Duration::from_secs(2);
 /// for, to learn whether it writes any. Longer than the one second between exports that the specification sets for the
 /// batch log processor.
 const LEARN: Duration = Duration::from_millis(1500);
+
+/// Rounds that miss a worker by chance before they are taken to miss it always.
+const ROUNDS_ASTRAY: usize = 8;
 
 /// Least time between two rounds, for a kernel that gives every connection to the wrong worker.
 const SPACING: Duration = Duration::from_millis(50);
@@ -147,9 +153,22 @@ impl Returned {
         returned
     }
 
-    /// Whether `found` covers every process that matters.
-    fn covers(&self, found: &BTreeSet<Instance>, workers: usize) -> bool {
-        if self.parts.is_empty() { found.len() >= workers } else { found.is_superset(&self.parts) }
+    /// Whether fences' spans came from every process that matters.
+    fn covers_spans(&self, workers: usize) -> bool {
+        if self.parts.is_empty() { self.spans.len() >= workers } else { self.spans.is_superset(&self.parts) }
+    }
+
+    /// Whether fences' log records came from every process that matters and exports any.
+    fn covers_logs(&self, capture: &Capture, workers: usize) -> bool {
+        if self.parts.is_empty() {
+            return self.logs.len() >= workers;
+        }
+        let missing: BTreeSet<&Instance> = self.parts.difference(&self.logs).collect();
+        let exported = |record: &LogRecord| {
+            let instance = record.resource.as_ref().and_then(|resource| resource.instance());
+            record.origin == LogOrigin::Otlp && missing.contains(&instance)
+        };
+        !self.logs.is_empty() && !capture.logs().iter().any(|record| exported(record))
     }
 }
 
@@ -286,6 +305,14 @@ impl Service {
         let mut answered = 0;
         let mut refused = None;
         let mut trouble = None;
+        // Rounds that came back, and not from every process that matters.
+        let mut astray = 0;
+        let again: BTreeSet<&str> = deliveries
+            .iter()
+            .filter(|delivery| delivery.method == "GET" && delivery.target != spec.fence_target())
+            .map(|delivery| delivery.target.as_str())
+            .collect();
+        let again: Vec<&str> = again.into_iter().collect();
         let mut rounds = tokio::time::interval(SPACING);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -302,11 +329,18 @@ impl Service {
                 ));
             }
             let round = if spec.workers > 1 { PER_WORKER * spec.workers } else { 1 };
+            // The delivery's own target goes where the delivery went, if the fence's did not.
+            let target = match again.len() {
+                1.. if astray >= if spec.workers > 1 { ROUNDS_ASTRAY } else { 1 } => again[(astray - 1) % again.len()],
+                _ => spec.fence_target(),
+            };
             let requests = (0..round).map(|_| {
-                let (request, mark) = (probe(spec.fence_target()), next_mark("tracegate-fence"));
+                let (request, mark) = (probe(target), next_mark("tracegate-fence"));
                 let after = store.mark(Mark::FenceSent { fence: mark.clone() }).seq;
                 self.fences.own(&request.caller);
-                self.fences.note(&request.caller, &mark, after);
+                if target == spec.fence_target() {
+                    self.fences.note(&request.caller, &mark, after);
+                }
                 fences.push(Fence { trace_id: request.caller.trace_id, mark: mark.clone(), after, at: Instant::now() });
                 let limit = spec.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
                 let over = Over { store, fence: mark.clone() };
@@ -330,11 +364,14 @@ impl Service {
             let spans = store
                 .until(until, |capture| {
                     let returned = Returned::of(capture, &fences, deliveries);
-                    let all = returned.covers(&returned.spans, spec.workers);
+                    let all = returned.covers_spans(spec.workers);
                     // All came back, none from the process that matters: ask again at once.
                     (all || returned.fences == fences.len()).then_some(all)
                 })
                 .await;
+            if spans == Some(false) {
+                astray += 1;
+            }
             if spans == Some(true) {
                 let expected = self.fences.copies(store);
                 if expected > 1 {
@@ -351,7 +388,7 @@ impl Service {
                 };
                 let logs = store.until(wait, |capture| {
                     let returned = Returned::of(capture, &fences, deliveries);
-                    returned.covers(&returned.logs, spec.workers).then_some(())
+                    returned.covers_logs(capture, spec.workers).then_some(())
                 });
                 if logs.await.is_some() {
                     return Ok(self.proof(store, &fences, deliveries));
@@ -416,13 +453,17 @@ impl Service {
                      (OTEL_BSP_SCHEDULE_DELAY)"
                 ),
             };
-        } else if !returned.covers(&returned.spans, spec.workers) {
+        } else if !returned.covers_spans(spec.workers) {
             let needed = if returned.parts.is_empty() {
                 format!("{} workers are configured", spec.workers)
             } else {
                 format!("the request's telemetry is from {}", named(&returned.parts))
             };
             reason += &format!("{} came back, from instances {}; {needed}", returned.fences, named(&returned.spans));
+            if !returned.parts.is_empty() {
+                reason += "; set `fence` to the path of a GET request that goes through all of them, or, where there is none, \
+                           `quiet` to a silence that is enough";
+            }
             if returned.spans.len() < spec.workers && !returned.spans.contains(&None) {
                 reason += "; a worker process that is forked or spawned after the instrumentation has none of its own";
             }

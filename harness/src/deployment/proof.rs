@@ -44,6 +44,18 @@ pub enum LogFence {
     NotWritten,
 }
 
+impl Proof {
+    /// Whether all that could send anything had ended or stood still. A fence speaks for the processes that it went through.
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Exited { .. } | Self::Froze { .. } | Self::NotInvoked)
+    }
+
+    /// Whether it speaks for OTLP log records too.
+    pub const fn covers_logs(&self) -> bool {
+        self.is_final() || matches!(self, Self::Fence { logs: LogFence::CameBack, .. })
+    }
+}
+
 impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

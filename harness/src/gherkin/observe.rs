@@ -18,9 +18,11 @@ use crate::{
         detached::{SpanShape, by_itself},
         request,
     },
+    deployment::Proof,
     invariant::{self, Subject},
     report::Problem,
     stimulus::Delivery,
+    telemetry::LogOrigin,
 };
 
 /// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
@@ -37,6 +39,15 @@ pub(super) struct Seen<'a> {
     pub evidence: RequestEvidence,
     pub delivery: &'a Delivery,
     pub capture: &'a Capture,
+}
+
+/// Twice the longest time that a span or a log record has taken to arrive, and a second for what is under way.
+fn slowest_export(capture: &Capture) -> Duration {
+    let spans = capture.spans().iter().map(|span| span.arrival.unix_nano.saturating_sub(span.end_unix_nano));
+    let records = capture.logs().iter().filter(|record| record.origin == LogOrigin::Otlp);
+    let records = records.filter_map(|record| Some(record.arrival.unix_nano.saturating_sub(record.time_unix_nano?)));
+    let took = spans.chain(records).max().unwrap_or_default();
+    Duration::from_nanos(took).saturating_mul(2).saturating_add(Duration::from_secs(1))
 }
 
 impl Scene {
@@ -69,6 +80,11 @@ impl Scene {
             Some(problem) => Err(problem),
             None => self.settle(&[at], deadline).await,
         };
+        if proven.is_ok()
+            && self.waits_on(&[at], |scene, capture| judge(&scene.seen(capture, &scene.sent[at])).is_ok()).await
+        {
+            return Ok(());
+        }
         self.found_background(&[at]).await;
         let sent = &self.sent[at];
         self.instance.store().look(|capture| {
@@ -120,23 +136,65 @@ impl Scene {
                 unproven
             });
         }
-        let judged = self.judge_each(which, &judge);
+        self.judge_at_last(which, |scene, capture| scene.judge_each(capture, which, &judge)).await
+    }
+
+    /// Judges what is proven complete. Before a refusal, whatever may speak for the service is given its time.
+    async fn judge_at_last(&mut self, which: &[usize], judge: impl Fn(&Self, &Capture) -> StepResult) -> StepResult {
+        let now = |scene: &Self| scene.instance.store().look(|capture| judge(scene, capture));
+        let mut judged = now(self);
+        if judged.is_err() {
+            if self.waits_on(which, |scene, capture| judge(scene, capture).is_ok()).await {
+                // What came late shows processes that the proof did not cover.
+                which.iter().for_each(|&at| self.sent[at].settled = None);
+                self.settle(which, Instant::now() + self.stage.spec.patience).await?;
+            }
+            judged = now(self);
+        }
         if judged.is_err() && self.found_background(which).await {
-            return self.judge_each(which, &judge);
+            judged = now(self);
         }
         judged
     }
 
-    fn judge_each(&self, which: &[usize], judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
+    /// A fence proves what the processes sent that it went through, and the signals that its own request makes them send.
+    /// Where something speaks of more, and where nothing speaks for log records: waits until `accept` holds. The first time for as long as `patience`; after a wait in vain only
+    /// for as long as this deployment's exporters were seen to take.
+    async fn waits_on(&self, which: &[usize], accept: impl Fn(&Self, &Capture) -> bool) -> bool {
         let store = self.instance.store();
+        let open = |capture: &Capture| {
+            let exports_logs = capture.logs().iter().any(|record| record.origin == LogOrigin::Otlp);
+            which.iter().map(|&at| &self.sent[at]).any(|sent| {
+                let Some(settled) = sent.settled.as_ref().filter(|settled| !settled.ended) else { return false };
+                let evidence = self.evidence(capture, sent);
+                evidence.may_go_on() || (!settled.logs && (exports_logs || evidence.logs.is_empty()))
+            })
+        };
+        if !store.look(open) {
+            return false;
+        }
+        let patience = self.stage.spec.patience;
+        let wait = if self.stage.waited_in_vain.get() { store.look(slowest_export).min(patience) } else { patience };
+        let accepted =
+            store.until(Instant::now() + wait, |capture| accept(self, capture).then_some(())).await.is_some();
+        if !accepted {
+            self.stage.waited_in_vain.set(true);
+        }
+        accepted
+    }
+
+    fn judge_each(
+        &self,
+        capture: &Capture,
+        which: &[usize],
+        judge: impl Fn(&Seen<'_>) -> Result<(), String>,
+    ) -> StepResult {
         for &at in which {
             let sent = &self.sent[at];
-            store.look(|capture| {
-                let seen = self.seen(capture, sent);
-                judge(&seen).map_err(|message| {
-                    let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-                    Problem::failed(format!("{message}\n{}", self.context(&seen, proof)))
-                })
+            let seen = self.seen(capture, sent);
+            judge(&seen).map_err(|message| {
+                let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
+                Problem::failed(format!("{message}\n{}", self.context(&seen, proof)))
             })?;
         }
         Ok(())
@@ -153,27 +211,19 @@ impl Scene {
             self.stage.unprovable.set(true);
             self.proofs.insert("completeness not proven: rules about what is missing were not judged".into());
         }
-        let judged = self.judge_invariants(complete, except);
-        if judged.is_err() && self.found_background(&all).await {
-            return self.judge_invariants(complete, except);
-        }
-        judged
+        self.judge_at_last(&all, |scene, capture| scene.judge_invariants(capture, complete, except)).await
     }
 
-    fn judge_invariants(&self, complete: bool, except: &[&str]) -> StepResult {
-        let store = self.instance.store();
+    fn judge_invariants(&self, capture: &Capture, complete: bool, except: &[&str]) -> StepResult {
         for sent in &self.sent {
-            store.look(|capture| {
-                let seen = self.seen(capture, sent);
-                let subject = Subject { evidence: &seen.evidence, delivery: seen.delivery, capture, complete };
-                let findings = invariant::check(&subject, except);
-                if findings.is_empty() {
-                    return Ok(());
-                }
+            let seen = self.seen(capture, sent);
+            let subject = Subject { evidence: &seen.evidence, delivery: seen.delivery, capture, complete };
+            let findings = invariant::check(&subject, except);
+            if !findings.is_empty() {
                 let findings: Vec<String> = findings.iter().map(|finding| format!("broken     {finding}")).collect();
                 let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-                Err(Problem::failed(format!("{}\n{}", findings.join("\n"), self.context(&seen, proof))))
-            })?;
+                return Err(Problem::failed(format!("{}\n{}", findings.join("\n"), self.context(&seen, proof))));
+            }
         }
         Ok(())
     }
@@ -278,20 +328,19 @@ impl Scene {
         let began = self.instance.store().look(Capture::last_seq);
         let deliveries: Vec<&Delivery> = open.iter().map(|&at| &self.sent[at].delivery).collect();
         let proof = self.prove(&deliveries, deadline).await?;
+        let (ended, logs, proof) = (proof.is_final(), proof.covers_logs(), proof.to_string());
         let proven_at = self.instance.store().look(Capture::last_seq);
         for at in open {
             let window_end = self.instance.store().look(|capture| window_end(capture, &self.sent[at], began));
-            self.sent[at].settled = Some(Settled { proof: proof.clone(), window_end, proven_at });
+            self.sent[at].settled = Some(Settled { proof: proof.clone(), ended, logs, window_end, proven_at });
         }
         self.proofs.insert(proof);
         Ok(())
     }
 
-    async fn prove(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<String, Problem> {
-        match self.instance.settle_all(deliveries, deadline).await {
-            Ok(proof) => Ok(proof.to_string()),
-            Err(incomplete) => Err(Problem::errored(format!("unproven   {incomplete}"))),
-        }
+    async fn prove(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<Proof, Problem> {
+        let proven = self.instance.settle_all(deliveries, deadline).await;
+        proven.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))
     }
 
     /// What a failure says besides the mismatch: which trace, which deployment, what the verdict rests on, what came.

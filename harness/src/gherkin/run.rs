@@ -68,6 +68,8 @@ pub(super) struct Stage {
     pub ignore: Vec<Regex>,
     /// Whether completeness could not be proven once: the invariants of later scenarios then do not wait for it again.
     pub unprovable: Cell<bool>,
+    /// Whether telemetry beyond a fence was waited for once and did not come.
+    pub waited_in_vain: Cell<bool>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -132,6 +134,7 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
             // The configuration was refused if one of them did not compile.
             ignore: spec.ignore_lines.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect(),
             unprovable: Cell::new(false),
+            waited_in_vain: Cell::new(false),
             events: events.clone(),
         });
         plays.push(Box::pin(play(stage, features, plan.jobs)));

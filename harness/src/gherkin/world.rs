@@ -88,6 +88,10 @@ pub(super) struct Sent {
 pub(super) struct Settled {
     /// Why.
     pub proof: String,
+    /// Whether what sends telemetry had ended or stood still, so that no process can have been missed.
+    pub ended: bool,
+    /// Whether the proof speaks for OTLP log records too.
+    pub logs: bool,
     /// The last stamp that belongs to the request.
     pub window_end: u64,
     /// The last stamp before the proof.

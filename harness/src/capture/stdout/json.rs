@@ -50,14 +50,24 @@ const LOGGER: [&str; 10] = [
 const TIME: [&str; 11] =
     ["timestamp", "time", "ts", "@timestamp", "@t", "Timestamp", "asctime", "datetime", "date", "timeMillis", "t"];
 
-/// The record of a line that is a JSON object from its first to its last character; `None` for any other line.
-pub(super) fn parse(line: &str) -> Option<Parsed> {
+/// The records of a line that is JSON objects from its first to its last character, each with its text; `None` for any
+/// other line. There are several where threads write an object and its line feed one after the other, as Python's `print`
+/// does.
+pub(super) fn parse(line: &str) -> Option<Vec<(&str, Parsed)>> {
     let trimmed = line.trim();
     if !trimmed.starts_with('{') || !trimmed.ends_with('}') {
         return None;
     }
-    let value = Value::from(serde_json::from_str::<serde_json::Value>(trimmed).ok()?);
-    Some(record(&value, LineFormat::Json))
+    let mut objects = serde_json::Deserializer::from_str(trimmed).into_iter::<serde_json::Value>();
+    let mut records = Vec::new();
+    let mut from = 0;
+    while let Some(object) = objects.next() {
+        let value = Value::from(object.ok().filter(serde_json::Value::is_object)?);
+        let text = trimmed[from..objects.byte_offset()].trim();
+        from = objects.byte_offset();
+        records.push((text, record(&value, LineFormat::Json)));
+    }
+    Some(records)
 }
 
 /// The record that an object says, as a line or as the whole message of another form.

@@ -27,8 +27,9 @@ pub const PLATFORM_LOGGER: &str = "platform";
 /// What the logger of an extension's lines begins with; its name follows.
 pub const EXTENSION_LOGGER: &str = "extension ";
 
-/// The records of one line, without its line feed. Most lines are one record; a blank line is none, and a traceback
-/// that Lambda's Python runtime wrote without a line feed has the next record behind it.
+/// The records of one line, without its line feed. Most lines are one record; a blank line is none, threads may have
+/// written several JSON objects before their line feeds, and a traceback that Lambda's Python runtime wrote without a line
+/// feed has the next record behind it.
 ///
 /// Never fails: what is not recognised is one record of [`LineFormat::Text`].
 pub fn parse_line(line: &str, origin: LogOrigin, arrival: Arrival) -> Vec<LogRecord> {
@@ -37,8 +38,10 @@ pub fn parse_line(line: &str, origin: LogOrigin, arrival: Arrival) -> Vec<LogRec
         return Vec::new();
     }
     // Some loggers colour a JSON object as a whole, into pipes too.
-    let parts = match json::parse(&text::without_colours(line)) {
-        Some(parsed) => vec![(line, parsed)],
+    let plain = text::without_colours(line);
+    let parts = match json::parse(&plain) {
+        Some(mut one) if one.len() == 1 => one.pop().map(|(_, parsed)| (line, parsed)).into_iter().collect(),
+        Some(several) => several,
         None => text::split_glued(line).into_iter().map(|part| (part, text::parse(part))).collect(),
     };
     parts.into_iter().map(|(raw, parsed)| parsed.into_record(raw, origin, arrival)).collect()

@@ -105,6 +105,19 @@ fn lines_of_the_platform_are_text_with_the_request_id() {
 }
 
 #[test]
+fn objects_that_threads_wrote_on_one_line_are_records_of_their_own() {
+    let line = r#"{"message":"a","trace_id":"00000000000000000000000000000001"}{"message":"b"} {"message":"c"}"#;
+    let records = parse(line);
+    let said: Vec<&str> = records.iter().map(|record| record.message.as_str()).collect();
+    assert_eq!(said, ["a", "b", "c"]);
+    assert_eq!(records[1].raw, r#"{"message":"b"}"#);
+    assert!(records[0].trace_id.valid().is_some() && records[1].trace_id.valid().is_none());
+    for other in [r#"{"message":"a"} 3 {"message":"b"}"#, r#"{"message":"a"}{"message":}"#] {
+        assert_eq!(one(other).format, LineFormat::Text, "{other}");
+    }
+}
+
+#[test]
 fn json_encoders_of_every_kind_are_read() {
     let lines = [
         // Powertools for AWS Lambda

@@ -209,3 +209,15 @@ fn a_line_with_the_ids_of_a_request_that_was_over_before_this_one_is_left_behind
     assert_eq!(left(line(1_090_000_000, None), alone()), 0, "it may be late");
     assert_eq!(left(line(1_250_000_000, None), Options { exclusive: false, ..alone() }), 0, "another one may write it");
 }
+
+#[test]
+fn an_orphan_a_line_of_a_missing_span_or_a_call_out_without_an_answer_may_go_on_and_what_is_closed_may_not() {
+    let goes_on = |spans, records| find(spans, records, &delivery(), alone()).may_go_on();
+    let entry = || server(1, Some(99), &[]);
+    let call = || with(span(2, Some(1), "GET"), SpanKind::Client, &[]);
+    assert!(!goes_on(vec![entry(), span(2, Some(1), "a")], vec![record(Some(1), Some(2))]));
+    assert!(goes_on(vec![entry(), span(2, Some(3), "a")], Vec::new()));
+    assert!(goes_on(vec![entry()], vec![record(Some(1), Some(7))]));
+    assert!(goes_on(vec![entry(), call()], Vec::new()));
+    assert!(!goes_on(vec![entry(), call(), server(3, Some(2), &[])], Vec::new()));
+}
