@@ -16,6 +16,7 @@ use crate::{
         FoundBy, Options, RequestEvidence, after_the_freeze,
         background::{GRACE, Shape, background},
         request,
+        segments::{drawn, segments},
     },
     invariant::{self, Subject},
     report::Problem,
@@ -307,10 +308,8 @@ impl Scene {
             delivery.response.status,
             took / 1_000_000
         );
-        if !evidence.trace.is_empty() {
-            for line in evidence.trace.to_string().lines() {
-                let _ = write!(text, "\n             {line}");
-            }
+        for line in drawn(&segments(seen.capture, delivery), &evidence.trace) {
+            let _ = write!(text, "\n             {line}");
         }
         if evidence.found_by == FoundBy::Nothing && !evidence.candidates.is_empty() {
             let names: Vec<String> = evidence

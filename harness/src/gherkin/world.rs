@@ -15,6 +15,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{registry::Need, run::Stage};
 use crate::{
+    correlation::segments::segments,
     deployment::assembly::Instance,
     report::{Problem, Story, Verdict},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest},
@@ -182,7 +183,10 @@ impl World {
         let Some(scene) = self.scene.take() else { return Left::default() };
         let took = scene.began.elapsed();
         let stories = scene.instance.store().look(|capture| {
-            scene.sent.iter().map(|sent| Story::of(&sent.delivery, &scene.evidence(capture, sent))).collect()
+            let story = |sent: &Sent| {
+                Story::of(&sent.delivery, &scene.evidence(capture, sent), &segments(capture, &sent.delivery))
+            };
+            scene.sent.iter().map(story).collect()
         });
         let evidence = super::evidence::write(folder, &scene, verdict).ok().map(|()| folder.to_owned());
         Left { took, proofs: scene.proofs.into_iter().collect(), evidence, stories }
