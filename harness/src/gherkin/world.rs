@@ -19,7 +19,6 @@ use crate::{
     deployment::assembly::Instance,
     report::{Problem, Story, Verdict},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest},
-    telemetry::TraceId,
 };
 
 /// What a scenario leaves behind.
@@ -78,8 +77,6 @@ pub(super) struct Scene {
 #[derive(Debug, Clone)]
 pub(super) struct Sent {
     pub delivery: Delivery,
-    /// The trace in the X-Amzn-Trace-Id header of a literal event.
-    pub event_root: Option<TraceId>,
     /// Why nothing more will come, once that was proven.
     pub settled: Option<Settled>,
 }
@@ -98,7 +95,7 @@ pub(super) struct Settled {
 impl Sent {
     /// A stimulus of which nothing is known yet.
     pub fn new(delivery: Delivery) -> Self {
-        Self { delivery, event_root: None, settled: None }
+        Self { delivery, settled: None }
     }
 }
 
