@@ -75,6 +75,11 @@ impl ContainerSandbox {
         Self { id, address, frozen: Mutex::new(false), taken, exited, _container: started, _site: site }
     }
 
+    /// The engine's id of it.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     async fn docker(&self, what: &str) -> Result<Docker, SiteError> {
         docker_client_instance().await.map_err(|error| self.cannot(what, error))
     }
