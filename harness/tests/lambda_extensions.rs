@@ -75,7 +75,7 @@ async fn function() {
         std::future::pending::<()>().await;
     }
     let otlp = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap();
-    let otlp: SocketAddr = otlp.strip_prefix("http://").unwrap().parse().unwrap();
+    let otlp: SocketAddr = otlp.strip_prefix("http://").unwrap().to_socket_addrs().unwrap().next().unwrap();
     loop {
         let event = call(api, "GET", "/2018-06-01/runtime/invocation/next", &[], "").await;
         let id = event.header("lambda-runtime-aws-request-id").unwrap().to_owned();
@@ -334,7 +334,7 @@ async fn in_a_container_telemetry_goes_through_the_reference_extension_before_th
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_container_a_function_that_ends_is_told_with_its_status_and_an_extension_that_does_not_end_is_killed() {
     let name = "extension-killed";
-    let settings = extension_of("extension", "BEHAVIOUR = 'never ends'");
+    let settings = extension_of("extension", "BEHAVIOUR = 'does not end'");
     let Some(running) = start_contained(name, &settings).await else { return };
     for (path, status) in [("/exit", "exit status: 3"), ("/killed", "signal: 9 (SIGKILL)")] {
         let delivery = send(&running, path).await;

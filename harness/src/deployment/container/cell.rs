@@ -130,6 +130,7 @@ impl Site for CellSite {
     }
 }
 
+/// What somebody in the container writes.
 type Output =
     std::pin::Pin<Box<dyn futures::Stream<Item = Result<LogOutput, testcontainers::bollard::errors::Error>> + Send>>;
 

@@ -118,8 +118,8 @@ fn reference(image: &GenericImage) -> String {
     format!("{}:{}", image.name(), image.tag())
 }
 
-/// The image of an execution environment, and where its programs are in it.
-#[derive(Debug)]
+/// Where the programs of an execution environment are in its image.
+#[derive(Debug, Clone)]
 pub(super) struct Environment {
     /// `tracegate`, which holds the container open and runs the others.
     pub(super) tracegate: String,

@@ -6,6 +6,8 @@
 //!   client ──── 127.0.0.1:published port ───────────────────────────────► service
 //! ```
 //!
+//! A function with extensions is in one container with them ([`cell`]).
+//!
 //! Everything that is made carries the label [`LABEL`], so that what a killed run left behind can be found:
 //! `docker ps --all --filter label=dev.tracegate`, and likewise for networks and images.
 
@@ -39,7 +41,7 @@ pub use self::engine::{LABEL, engine_available};
 use self::{
     cell::CellSite,
     engine::{Kind, Removal},
-    image::Source,
+    image::{Environment, Source},
     neighbour::Neighbour,
     sandbox::ContainerSandbox,
 };
@@ -67,6 +69,8 @@ struct Shared {
     tracegate: PathBuf,
     routes: Routes,
     surroundings: OnceCell<Surroundings>,
+    /// The image of a function with its extensions: every environment is made from it.
+    environment: OnceCell<(GenericImage, Environment)>,
     launched: AtomicUsize,
 }
 
@@ -92,6 +96,7 @@ impl ContainerSite {
             tracegate: tracegate.to_owned(),
             routes: Routes::default(),
             surroundings: OnceCell::new(),
+            environment: OnceCell::new(),
             launched: AtomicUsize::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -197,7 +202,9 @@ impl Site for ContainerSite {
                 extensions.push((name.clone(), program(launch)?));
             }
         }
-        let (image, environment) = image::of_environment(&shared.tracegate, &program(function)?, &extensions).await?;
+        let function = program(function)?;
+        let made = || image::of_environment(&shared.tracegate, &function, &extensions);
+        let (image, environment) = shared.environment.get_or_try_init(made).await?.clone();
         let started = shared.start(image, Vec::new(), BTreeMap::new(), None).await?;
         let container = ContainerSandbox::attach(started, store.clone(), shared.clone());
         Ok(Some(Arc::new(CellSite::new(container, environment, shared.clone()))))
