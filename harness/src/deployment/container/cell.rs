@@ -37,6 +37,9 @@ use crate::{
 /// How long the engine may take to start a program in a container, and to end one that was killed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long output may still come once a program has ended.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// The container of one execution environment. Dropping it removes the container and all that runs in it.
 #[derive(Debug)]
 struct Cell {
@@ -93,7 +96,13 @@ impl Site for CellSite {
             let lines = |origin| Lines::new(store.clone(), origin).of(extension.clone());
             let (mut stdout, mut stderr) = (lines(LogOrigin::Stdout), lines(LogOrigin::Stderr));
             let mut ended = None;
-            while let Some(Ok(piece)) = output.next().await {
+            loop {
+                // What it left running may keep the stream open.
+                let next = match &ended {
+                    None => output.next().await,
+                    Some(_) => timeout(LINGER, output.next()).await.ok().flatten(),
+                };
+                let Some(Ok(piece)) = next else { break };
                 if let LogOutput::StdErr { message } = &piece {
                     stderr.feed(message);
                     continue;
@@ -201,9 +210,11 @@ impl Sandbox for Member {
         None
     }
 
-    /// Pauses the whole container. What the function wrote is in the store when this returns.
+    /// Pauses the whole container. What the function wrote is in the store when its own freeze returns.
     async fn freeze(&self) -> Result<(), SiteError> {
-        self.cell.container.freeze().await
+        self.cell.container.pause().await?;
+        self.drain().await;
+        Ok(())
     }
 
     async fn thaw(&self) -> Result<(), SiteError> {
