@@ -33,6 +33,13 @@ Feature: The caller's trace is carried on, in whichever header it comes
     When a client sends GET /healthcheck
     Then the trace hangs on the span in the runtime's trace header
 
+  @lambda
+  Scenario: Without a caller the invocation is in the trace of the root that the gateway put into the event
+    Given the client sends no trace context
+    When a client sends GET /healthcheck
+    Then the trace ID is that of the event's X-Amzn-Trace-Id header
+    And the trace hangs on the span in the runtime's trace header
+
   @http
   Scenario: Without a caller the service starts a trace of its own
     Given the client sends no trace context

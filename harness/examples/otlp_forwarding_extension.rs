@@ -18,17 +18,36 @@ use axum::{
     Router,
     body::Bytes,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, Method, Request, StatusCode, request},
     routing::post,
+};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
 };
 use tokio::sync::RwLock;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// Plain HTTP, which needs no certificates: an image may have none.
+type HttpClient = Client<HttpConnector, Full<Bytes>>;
+
+/// Sends a request; an answer other than a success is an error.
+async fn send(client: &HttpClient, request: request::Builder, body: Bytes) -> Result<(HeaderMap, Bytes), Failure> {
+    let (parts, body) = client.request(request.body(Full::new(body))?).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    if parts.status.is_success() {
+        Ok((parts.headers, body))
+    } else {
+        Err(format!("{}: {}", parts.status, String::from_utf8_lossy(&body)).into())
+    }
+}
+
 /// What is on its way holds `under_way` for reading; whoever holds it for writing knows that nothing is.
 #[derive(Clone)]
 struct Forwarder {
-    client: reqwest::Client,
+    client: HttpClient,
     to: String,
     under_way: Arc<RwLock<()>>,
 }
@@ -40,15 +59,14 @@ async fn forward(
     body: Bytes,
 ) -> (StatusCode, Bytes) {
     let _under_way = forwarder.under_way.read().await;
-    let mut request = forwarder.client.post(format!("{}/v1/{signal}", forwarder.to)).body(body);
+    let mut request = Request::builder().method(Method::POST).uri(format!("{}/v1/{signal}", forwarder.to));
     for name in ["content-type", "content-encoding", "user-agent"] {
         if let Some(value) = headers.get(name) {
             request = request.header(name, value);
         }
     }
-    let sent = async { request.send().await?.error_for_status()?.bytes().await };
-    match sent.await {
-        Ok(answer) => (StatusCode::OK, answer),
+    match send(&forwarder.client, request, body).await {
+        Ok((_, answer)) => (StatusCode::OK, answer),
         Err(error) => {
             eprintln!("cannot forward {signal}: {error}");
             (StatusCode::BAD_GATEWAY, Bytes::new())
@@ -65,7 +83,7 @@ pub async fn run() -> Result<(), Failure> {
     let own_name = || Some(std::env::current_exe().ok()?.file_name()?.to_str()?.to_owned());
     let name = variable("TRACEGATE_EXTENSION_NAME").ok().or_else(own_name).unwrap_or_default();
 
-    let client = reqwest::Client::new();
+    let client: HttpClient = Client::builder(TokioExecutor::new()).build_http();
     let forwarder =
         Forwarder { client: client.clone(), to: to.trim_end_matches('/').to_owned(), under_way: Arc::default() };
     // Before it registers: Lambda starts the runtime after that, and the runtime may export at once.
@@ -73,18 +91,15 @@ pub async fn run() -> Result<(), Failure> {
     let app = Router::new().route("/v1/{signal}", post(forward)).with_state(forwarder.clone());
     tokio::spawn(async move { axum::serve(listener, app).await });
 
-    let registered = client
-        .post(format!("{api}/register"))
-        .header("Lambda-Extension-Name", name)
-        .body(r#"{"events":["INVOKE","SHUTDOWN"]}"#)
-        .send()
-        .await?
-        .error_for_status()?;
-    let id = registered.headers().get("lambda-extension-identifier").ok_or("registered without an identifier")?.clone();
+    let register = Request::builder().method(Method::POST).uri(format!("{api}/register"));
+    let register = register.header("Lambda-Extension-Name", name);
+    let (registered, _) = send(&client, register, Bytes::from_static(br#"{"events":["INVOKE","SHUTDOWN"]}"#)).await?;
+    let id = registered.get("lambda-extension-identifier").ok_or("registered without an identifier")?.clone();
     loop {
         drop(forwarder.under_way.write().await);
-        let event = client.get(format!("{api}/event/next")).header("Lambda-Extension-Identifier", &id).send().await?;
-        let event: serde_json::Value = serde_json::from_slice(&event.error_for_status()?.bytes().await?)?;
+        let next = Request::builder().uri(format!("{api}/event/next")).header("Lambda-Extension-Identifier", &id);
+        let (_, event) = send(&client, next, Bytes::new()).await?;
+        let event: serde_json::Value = serde_json::from_slice(&event)?;
         if event["eventType"] == "SHUTDOWN" {
             drop(forwarder.under_way.write().await);
             println!("shut down: {}", event["shutdownReason"].as_str().unwrap_or_default());

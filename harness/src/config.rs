@@ -142,7 +142,8 @@ pub struct Deployment {
     /// The function, for the Lambda kinds.
     #[serde(default)]
     pub function: Function,
-    /// External extensions of the function's execution environment, started before its runtime (`lambda-process`).
+    /// External extensions of the function's execution environment, started before its runtime. On `lambda-container` they
+    /// are put into the function's image, at `/opt/extensions/NAME`, and run in its container.
     #[serde(default)]
     pub extensions: Vec<Extension>,
     /// Own words that scenarios can restrict themselves to by tag.
@@ -588,12 +589,15 @@ impl Deployment {
 
     fn extension_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if !self.extensions.is_empty() && self.kind != Kind::LambdaProcess {
-            problems.push(format!(
-                "`extensions` are for lambda-process, and not for {}; on lambda-container they would have to run inside the \
-                 function's own container",
-                self.kind
-            ));
+        if !self.extensions.is_empty() && !self.kind.is_lambda() {
+            problems.push(format!("`extensions` are for functions, and a {} is none", self.kind));
+        }
+        if !self.extensions.is_empty() && (self.image.is_some() || self.dockerfile.is_some()) {
+            problems.push(
+                "`extensions` stand in one image with the function, which is made from `cargo` or `binary`; \
+                 `image` and `dockerfile` exclude them"
+                    .into(),
+            );
         }
         // "Quotas" of the Extensions API.
         if self.extensions.len() > 10 {
@@ -606,6 +610,9 @@ impl Deployment {
                 (true, None) => problems.push("an extension says nothing to run; it takes `command` or `cargo`".into()),
                 (false, Some(_)) => problems.push(format!("extension {name:?}: command and cargo exclude each other")),
                 _ => {}
+            }
+            if self.kind.is_container() && (name.contains('/') || name.chars().any(char::is_control)) {
+                problems.push(format!("extension {name:?}: its `name` is a file name in the image and has no `/`"));
             }
             if !names.insert(name) {
                 problems.push(format!("two extensions are named {name:?}; give one another `name`"));

@@ -6,15 +6,26 @@
 #[path = "../examples/otlp_forwarding_extension.rs"]
 mod otlp_forwarding_extension;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{SocketAddr, ToSocketAddrs},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use testcontainers::{bollard::query_parameters::ListContainersOptionsBuilder, core::client::docker_client_instance};
 use tokio::time::Instant;
 use tracegate::{
     capture::{Capture, Mark, Store, sink::Sink},
     config::Config,
-    deployment::{Deployment, Proof, SiteError, process::ProcessSite},
+    deployment::{
+        Deployment, Proof, SiteError,
+        container::{ContainerSite, LABEL, engine_available},
+        process::ProcessSite,
+    },
     stimulus::{Caller, ContextForm, Delivery, HttpRequest, HttpResponse, http},
     telemetry::LineFormat,
 };
@@ -23,7 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const FOREVER: Duration = Duration::from_secs(3600);
 
 fn runtime_api() -> Option<SocketAddr> {
-    std::env::var("AWS_LAMBDA_RUNTIME_API").ok()?.parse().ok()
+    // In a container it is a name.
+    std::env::var("AWS_LAMBDA_RUNTIME_API").ok()?.to_socket_addrs().unwrap().next()
 }
 
 async fn call(
@@ -63,7 +75,7 @@ async fn function() {
         std::future::pending::<()>().await;
     }
     let otlp = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap();
-    let otlp: SocketAddr = otlp.strip_prefix("http://").unwrap().parse().unwrap();
+    let otlp: SocketAddr = otlp.strip_prefix("http://").unwrap().to_socket_addrs().unwrap().next().unwrap();
     loop {
         let event = call(api, "GET", "/2018-06-01/runtime/invocation/next", &[], "").await;
         let id = event.header("lambda-runtime-aws-request-id").unwrap().to_owned();
@@ -231,35 +243,112 @@ fn error(delivery: &Delivery) -> (String, String) {
     delivery.invocation.clone().unwrap().error.unwrap()
 }
 
-#[tokio::test]
-async fn telemetry_goes_through_the_reference_extension_before_the_freeze_of_each_invocation() {
-    let settings = format!(
+/// The settings of a function that exports to the reference extension.
+fn behind_the_forwarder() -> String {
+    format!(
         "env = {{ OTEL_EXPORTER_OTLP_ENDPOINT = 'http://127.0.0.1:{{extension.forwarder.port}}' }}\n{}",
         extension_of(
             "forwarder",
             "TRACEGATE_EXTENSION_NAME = 'forwarder', TRACEGATE_LISTEN = '127.0.0.1:{extension.forwarder.port}'"
         )
-    );
-    let running = start("function", &settings).await.unwrap();
+    )
+}
+
+/// Invokes it cold, warm and cold again, and looks for the span of each invocation before its freeze.
+async fn each_span_comes_before_its_freeze(running: &Running) {
     for cold in [true, false, true] {
         if cold {
             running.recycle().await;
         }
-        let delivery = send(&running, "/export").await;
+        let delivery = send(running, "/export").await;
         let invocation = delivery.invocation.clone().unwrap();
-        assert_eq!(invocation.cold_start, cold);
-        assert!(matches!(settled(&running, &delivery).await, Proof::Froze { .. }));
+        assert_eq!(invocation.cold_start, cold, "{delivery:?}");
+        assert!(matches!(settled(running, &delivery).await, Proof::Froze { .. }));
         running.store().look(|capture| {
             let spans: Vec<_> = capture.spans_of(delivery.trace_id().unwrap()).collect();
             assert_eq!(spans.len(), 1);
             let froze = Mark::Frozen { request_id: Some(invocation.request_id.clone()) };
             let froze = capture.lifecycle().iter().find(|made| made.mark == froze).unwrap();
             assert!(delivery.sent.seq < spans[0].arrival.seq && spans[0].arrival.seq < froze.arrival.seq);
+            let sent = delivery.sent.seq..froze.arrival.seq;
+            let said = |line: &&Arc<tracegate::telemetry::LogRecord>| line.raw == "handling /export";
+            let lines: Vec<_> = capture.logs().iter().filter(said).collect();
+            assert!(lines.iter().any(|line| sent.contains(&line.arrival.seq)), "{lines:?}");
+            assert!(lines.iter().all(|line| !line.logger.starts_with("extension")), "{lines:?}");
         });
     }
     let exit = running.stop(Signal::SIGTERM, PATIENCE).await;
     assert!(exit.orderly, "{exit:?}");
     assert!(running.store().look(lines).iter().any(|line| line == "shut down: SPINDOWN"));
+}
+
+#[tokio::test]
+async fn telemetry_goes_through_the_reference_extension_before_the_freeze_of_each_invocation() {
+    let running = start("function", &behind_the_forwarder()).await.unwrap();
+    each_span_comes_before_its_freeze(&running).await;
+}
+
+/// The same function and extensions in a container, `None` where no engine answers.
+async fn start_contained(name: &str, settings: &str) -> Option<Running> {
+    match engine_available().await {
+        Ok(()) => {}
+        Err(error) if std::env::var("TRACEGATE_REQUIRE").is_ok_and(|required| required.contains("container")) => {
+            panic!("TRACEGATE_REQUIRE asks for containers: {error}")
+        }
+        Err(error) => {
+            println!("not run: {error}");
+            return None;
+        }
+    }
+    let settings = settings.replace("deployments.f.", &format!("deployments.{name}."));
+    let text = format!("[deployments.{name}]\nkind = \"lambda-container\"\nbinary = \"x\"\n{settings}");
+    let config = Config::parse(&text, Path::new("/"), Path::new("tracegate.toml")).unwrap();
+    let spec = &config.deployments[name];
+    let store = Arc::new(Store::default());
+    let sink = Sink::start(store.clone()).await.unwrap();
+    let site = ContainerSite::new(&config, spec, Path::new(env!("CARGO_BIN_EXE_tracegate"))).await.unwrap();
+    let (program, place) = (program("function"), BTreeMap::new());
+    let deployment = Deployment::start(spec, program, Arc::new(site), store, sink.address(), &place).await;
+    Some(Running { deployment: deployment.unwrap_or_else(|error| panic!("{error}: {:?}", error.source)), _sink: sink })
+}
+
+/// The states of the containers of a deployment, its neighbour not counted.
+async fn containers_of(name: &str) -> Vec<String> {
+    let docker = docker_client_instance().await.unwrap();
+    let filters = HashMap::from([("label", vec![format!("{LABEL}={name}")])]);
+    let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+    let found = docker.list_containers(Some(options)).await.unwrap();
+    found.into_iter().map(|one| format!("{:?}", one.state.unwrap()).to_lowercase()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_container_telemetry_goes_through_the_reference_extension_before_the_freeze_of_each_invocation() {
+    let name = "extension-contained";
+    let Some(running) = start_contained(name, &behind_the_forwarder()).await else { return };
+    assert_eq!(containers_of(name).await, ["paused"], "function and extension share one container and its freeze");
+    each_span_comes_before_its_freeze(&running).await;
+    drop(running);
+    assert_eq!(containers_of(name).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_container_a_function_that_ends_is_told_with_its_status_and_an_extension_that_does_not_end_is_killed() {
+    let name = "extension-killed";
+    let settings = extension_of("extension", "BEHAVIOUR = 'does not end'");
+    let Some(running) = start_contained(name, &settings).await else { return };
+    for (path, status) in [("/exit", "exit status: 3"), ("/killed", "signal: 9 (SIGKILL)")] {
+        let delivery = send(&running, path).await;
+        let (kind, message) = error(&delivery);
+        assert_eq!(kind, "Runtime.ExitError");
+        assert!(message.contains(status), "{path}: {message}");
+        assert!(matches!(settled(&running, &delivery).await, Proof::Exited { .. }));
+    }
+    let delivery = send(&running, "/").await;
+    assert!(delivery.response.status == 200 && delivery.invocation.unwrap().cold_start);
+    let exit = running.stop(Signal::SIGTERM, PATIENCE).await;
+    assert!(!exit.orderly && exit.status.contains("extension did not end within 2 s"), "{exit:?}");
+    drop(running);
+    assert_eq!(containers_of(name).await, [""; 0]);
 }
 
 #[tokio::test]

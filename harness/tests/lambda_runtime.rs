@@ -286,6 +286,80 @@ async fn a_context_that_the_client_writes_itself_is_carried_on_like_any_other() 
     }
 }
 
+/// What the runtime and the event are told of a client's own `X-Amzn-Trace-Id`, its name in any case.
+async fn told(deployment: &Deployment, name: &str, value: &str) -> (String, String) {
+    let headers = vec![(name.to_owned(), value.to_owned())];
+    let delivery = deployment.send(HttpRequest { headers, ..get("/event", ContextForm::Absent) }).await.unwrap();
+    assert_eq!(delivery.response.status, 200, "{value}");
+    let invocation = delivery.invocation.clone().unwrap();
+    let event = tracegate::stimulus::gateway::Literal::read(&seen(&delivery));
+    assert_eq!(event.xray, invocation.event_trace_header, "{value}");
+    (invocation.runtime_trace_header.unwrap(), invocation.event_trace_header.unwrap())
+}
+
+#[tokio::test]
+async fn lambda_keeps_the_root_of_any_usable_header_and_makes_the_parent_itself() {
+    let root = "Root=1-63dd9630-1f7ec6c948e660f220ef3c92";
+    let parent = "Parent=53995c3f42cd8ad8";
+    for gateway in ["rest-api", "http-api", "alb", "alb-multi-value", "function-url"] {
+        let deployment = start("function", &format!("gateway = {{ kind = \"{gateway}\" }}")).await.unwrap();
+        for (name, value, sampled) in [
+            ("X-Amzn-Trace-Id", format!("{root};{parent};Sampled=1"), 1),
+            ("x-amzn-trace-id", format!("Sampled=0;{parent};{root}"), 0),
+            (
+                "X-AMZN-TRACE-ID",
+                format!("Lineage=a87bd80c:1;Sampled=?;{root};Self=1-63dd9631-1f7ec6c948e660f220ef3c93"),
+                1,
+            ),
+            ("x-Amzn-tRace-iD", root.to_owned(), 1),
+        ] {
+            let (runtime, event) = told(&deployment, name, &value).await;
+            assert!(event.contains(root), "{gateway}: {event}");
+            let made =
+                runtime.strip_prefix(&format!("{root};Parent=")).unwrap_or_else(|| panic!("{gateway}: {runtime}"));
+            let (made, decision) = made.split_once(';').unwrap();
+            assert!(made.len() == 16 && made != "53995c3f42cd8ad8", "{gateway}: {runtime}");
+            assert_eq!(decision, format!("Sampled={sampled}"), "{gateway}: {value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn garbage_in_the_trace_header_is_no_error_and_a_new_root_is_made() {
+    let deployment = start("function", "").await.unwrap();
+    let mut roots = std::collections::BTreeSet::new();
+    for value in [
+        "garbage",
+        "Root=",
+        "Root=1-63dd9630",
+        "Root=1-63dd9630-1f7ec6c948e660f220ef3c9é",
+        "Root=1-00000000-000000000000000000000000;Parent=53995c3f42cd8ad8;Sampled=0",
+        ";;=;Sampled",
+    ] {
+        let (runtime, _) = told(&deployment, "X-Amzn-Trace-Id", value).await;
+        let root = runtime.split(';').next().unwrap().to_owned();
+        let (time, random) = root.strip_prefix("Root=1-").unwrap().split_once('-').unwrap();
+        assert!(time.len() == 8 && random.len() == 24 && !random.starts_with("1f7ec6c9"), "{value}: {runtime}");
+        assert!(runtime.ends_with(";Sampled=1"), "{value}: {runtime}");
+        roots.insert(root);
+    }
+    assert_eq!(roots.len(), 6, "each has a root of its own");
+    let event = json!({ "path": "/", "httpMethod": "GET", "headers": { "X-Amzn-Trace-Id": "garbage" } });
+    let delivery = deployment.deliver(event).await.unwrap();
+    let header = seen(&delivery)["trace"].as_str().unwrap().to_owned();
+    assert!(header.starts_with("Root=1-") && delivery.form == ContextForm::Absent, "{header}");
+}
+
+#[tokio::test]
+async fn with_active_tracing_off_nothing_is_sampled_whatever_the_client_says() {
+    let deployment = start("function", "function = { tracing = false }").await.unwrap();
+    let root = "Root=1-63dd9630-1f7ec6c948e660f220ef3c92";
+    for value in [format!("{root};Parent=53995c3f42cd8ad8;Sampled=1"), root.to_owned()] {
+        let (runtime, _) = told(&deployment, "X-Amzn-Trace-Id", &value).await;
+        assert!(runtime.starts_with(root) && runtime.ends_with(";Sampled=0"), "{runtime}");
+    }
+}
+
 #[tokio::test]
 async fn an_event_for_which_the_api_has_no_resource_invokes_nothing() {
     let deployment = start("function", "gateway = { resource = \"/files/{path}\" }").await.unwrap();

@@ -1,6 +1,7 @@
 //! The command line: parse, run, exit.
 
 mod gateway;
+mod inside;
 mod run;
 mod serve;
 
@@ -30,6 +31,9 @@ enum Command {
     Serve(ServeArgs),
     /// Serve a function over plain HTTP on loopback, behind any of its event sources
     Gateway(GatewayArgs),
+    /// Used by the harness inside the container of a function with extensions
+    #[command(hide = true)]
+    Inside(inside::InsideArgs),
     /// Print every step with an example, in Markdown
     Steps,
     /// Print the rules that hold for every scenario, in Markdown
@@ -52,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => arguments.run(),
         Command::Serve(arguments) => serve::main(arguments),
         Command::Gateway(arguments) => gateway::main(&arguments),
+        Command::Inside(arguments) => return inside::main(&arguments),
         Command::Invariants => {
             print!("{}", crate::invariant::reference());
             Ok(Exit::Passed)

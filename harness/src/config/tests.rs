@@ -60,7 +60,12 @@ fn extensions_that_cannot_run_are_reported() {
         (format!("{FUNCTION}env = {{ P = '{{extension.x.port}}' }}"), "names no extension"),
         (
             format!("[deployments.f]\nkind = 'lambda-container'\nimage = 'f'\n{extension}command = ['x']"),
-            "inside the function's own container",
+            "`image` and `dockerfile` exclude them",
+        ),
+        (format!("{FUNCTION}{extension}command = ['x']").replace("lambda-process", "container"), "are for functions"),
+        (
+            format!("{FUNCTION}{extension}name = 'a/b'\ncommand = ['x']").replace("lambda-process", "lambda-container"),
+            "has no `/`",
         ),
     ] {
         let error = parse(&text).unwrap_err().to_string();

@@ -9,6 +9,7 @@
 //! | [`logs`] | whether one record is correlated: the five conditions |
 //! | [`copies`] | whether the line and the OTLP copy of a record name the same ids |
 //! | [`freeze`] | what of an invocation came only after its environment was frozen, and what never came |
+//! | [`segments`] | the segments that AWS itself would put into the trace |
 //! | [`xray`] | trace ids and contexts as X-Ray and W3C write them |
 
 pub mod background;
@@ -17,6 +18,7 @@ pub mod detached;
 pub mod freeze;
 pub mod logs;
 pub mod request;
+pub mod segments;
 pub mod trace;
 
 pub use crate::telemetry::xray;

@@ -87,6 +87,7 @@ pub(crate) fn invocation(request_id: &str) -> Invocation {
     Invocation {
         request_id: request_id.into(),
         cold_start: false,
+        event_trace_header: None,
         runtime_trace_header: None,
         runtime_parent: None,
         error: None,

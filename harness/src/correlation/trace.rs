@@ -218,10 +218,16 @@ impl Trace {
 
     /// The tree from the top to the bottom, a row a span, for whoever draws it.
     pub fn rows(&self) -> Vec<Row<'_>> {
+        self.rows_of(&self.roots, 0, "", true)
+    }
+
+    /// The same of these spans and what hangs on them, drawn at `depth` behind `lead`; `last` says whether no sibling
+    /// comes behind them.
+    pub(super) fn rows_of(&self, tops: &[usize], depth: usize, lead: &str, last: bool) -> Vec<Row<'_>> {
         let mut rows = Vec::with_capacity(self.nodes.len());
         let mut pending: Vec<(usize, usize, bool, String)> = Vec::new();
-        for (i, &root) in self.roots.iter().enumerate().rev() {
-            pending.push((root, 0, i + 1 == self.roots.len(), String::new()));
+        for (i, &top) in tops.iter().enumerate().rev() {
+            pending.push((top, depth, last && i + 1 == tops.len(), lead.to_owned()));
         }
         while let Some((at, depth, last, lead)) = pending.pop() {
             let node = &self.nodes[at];

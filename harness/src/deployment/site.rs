@@ -63,6 +63,13 @@ pub trait Site: fmt::Debug + Send + Sync {
     /// [`Mark::Started`]: crate::capture::Mark::Started
     /// [`Mark::Exited`]: crate::capture::Mark::Exited
     async fn launch(&self, launch: Launch, store: Arc<Store>) -> Result<Box<dyn Sandbox>, SiteError>;
+
+    /// A place in which a function and its extensions are to be launched, so that they share loopback and are frozen as
+    /// one; `None` where this site is such a place itself. Each is launched there once.
+    async fn enclose(&self, launches: &[Launch], store: &Arc<Store>) -> Result<Option<Arc<dyn Site>>, SiteError> {
+        let _ = (launches, store);
+        Ok(None)
+    }
 }
 
 /// How something ended.

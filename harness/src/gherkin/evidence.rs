@@ -5,6 +5,7 @@ use std::{fmt::Write as _, fs, io, path::Path, sync::Arc};
 use super::world::Scene;
 use crate::{
     capture::Capture,
+    correlation::segments::{drawn, segments},
     report::Verdict,
     telemetry::{LogRecord, Span},
 };
@@ -30,7 +31,11 @@ pub(super) fn write(folder: &Path, scene: &Scene, verdict: &Verdict) -> io::Resu
             if let Some(invocation) = &delivery.invocation {
                 let _ = writeln!(text, "invocation {}, cold start: {}", invocation.request_id, invocation.cold_start);
             }
-            let _ = writeln!(text, "found by {}\n{}", evidence.found_by, evidence.trace);
+            let _ = writeln!(text, "found by {}", evidence.found_by);
+            for line in drawn(&segments(capture, delivery), &evidence.trace) {
+                let _ = writeln!(text, "{line}");
+            }
+            text.push('\n');
             for record in evidence.logs.iter().chain(&evidence.text) {
                 let _ = writeln!(text, "  {:<6} span {}  {}", record.origin, record.span_id, record.raw);
             }

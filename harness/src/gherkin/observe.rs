@@ -17,6 +17,7 @@ use crate::{
         background::{GRACE, Shape, background},
         detached::{SpanShape, by_itself},
         request,
+        segments::{drawn, segments},
     },
     deployment::Proof,
     invariant::{self, Subject},
@@ -373,10 +374,8 @@ impl Scene {
             delivery.response.status,
             took / 1_000_000
         );
-        if !evidence.trace.is_empty() {
-            for line in evidence.trace.to_string().lines() {
-                let _ = write!(text, "\n             {line}");
-            }
+        for line in drawn(&segments(seen.capture, delivery), &evidence.trace) {
+            let _ = write!(text, "\n             {line}");
         }
         if evidence.found_by == FoundBy::Nothing && !evidence.candidates.is_empty() {
             let names: Vec<String> = evidence

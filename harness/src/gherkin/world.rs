@@ -15,10 +15,10 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{registry::Need, run::Stage};
 use crate::{
+    correlation::segments::segments,
     deployment::assembly::Instance,
     report::{Problem, Story, Verdict},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest},
-    telemetry::TraceId,
 };
 
 /// What a scenario leaves behind.
@@ -77,8 +77,6 @@ pub(super) struct Scene {
 #[derive(Debug, Clone)]
 pub(super) struct Sent {
     pub delivery: Delivery,
-    /// The trace in the X-Amzn-Trace-Id header of a literal event.
-    pub event_root: Option<TraceId>,
     /// Why nothing more will come, once that was proven.
     pub settled: Option<Settled>,
 }
@@ -101,7 +99,7 @@ pub(super) struct Settled {
 impl Sent {
     /// A stimulus of which nothing is known yet.
     pub fn new(delivery: Delivery) -> Self {
-        Self { delivery, event_root: None, settled: None }
+        Self { delivery, settled: None }
     }
 }
 
@@ -186,7 +184,10 @@ impl World {
         let Some(scene) = self.scene.take() else { return Left::default() };
         let took = scene.began.elapsed();
         let stories = scene.instance.store().look(|capture| {
-            scene.sent.iter().map(|sent| Story::of(&sent.delivery, &scene.evidence(capture, sent))).collect()
+            let story = |sent: &Sent| {
+                Story::of(&sent.delivery, &scene.evidence(capture, sent), &segments(capture, &sent.delivery))
+            };
+            scene.sent.iter().map(story).collect()
         });
         let evidence = super::evidence::write(folder, &scene, verdict).ok().map(|()| folder.to_owned());
         Left { took, proofs: scene.proofs.into_iter().collect(), evidence, stories }

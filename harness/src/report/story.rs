@@ -4,9 +4,12 @@
 use serde::Serialize;
 
 use crate::{
-    correlation::{Node, RequestEvidence},
+    correlation::{
+        RequestEvidence, Row,
+        segments::{Line, Segment, SegmentKind, drawn},
+    },
     stimulus::Delivery,
-    telemetry::{Attributes, LogRecord, Value},
+    telemetry::{Attributes, LogRecord, StatusCode, Value},
 };
 
 /// One request of a scenario.
@@ -16,7 +19,7 @@ pub struct Story {
     pub title: String,
     /// The trace, as 32 digits; empty when no span came.
     pub trace: String,
-    /// Spans from the roots down, parents before their children.
+    /// Spans from the roots down, parents before their children, with the platform's own segments around them.
     pub spans: Vec<StorySpan>,
     /// Records that name no span of the tree, text lines among them.
     pub loose: Vec<StoryLog>,
@@ -27,15 +30,17 @@ pub struct Story {
 pub struct StorySpan {
     /// 0 for a root.
     pub depth: usize,
-    /// `SERVER`, …
+    /// `SERVER`, …; `derived` for a segment that was not received but derived.
     pub kind: String,
+    /// Whether AWS would make it: it was derived from the life of the environment, and is no span of the service.
+    pub derived: bool,
     /// Span name.
     pub name: String,
     /// `service.name`, empty when unknown.
     pub service: String,
     /// `Unset`, `Ok`, `Error`.
     pub status: String,
-    /// Microseconds since the earliest span of the request began.
+    /// Microseconds since the earliest span or segment of the request began.
     pub start: u64,
     /// Microseconds.
     pub took: u64,
@@ -65,41 +70,85 @@ pub struct StoryLog {
 }
 
 impl Story {
-    /// The story of a request.
-    pub fn of(delivery: &Delivery, evidence: &RequestEvidence) -> Self {
+    /// The story of a request; `segments` are those of the platform.
+    pub fn of(delivery: &Delivery, evidence: &RequestEvidence, segments: &[Segment]) -> Self {
         let trace = &evidence.trace;
-        let began = trace.spans().map(|span| span.start_unix_nano).min().unwrap_or(0);
+        let lines = drawn(segments, trace);
+        let function = segments.iter().find(|segment| segment.kind == SegmentKind::Function);
+        let begins = |line: &Line<'_>| match line {
+            Line::Span(row) => row.node.span.start_unix_nano,
+            // On Lambda an Init stands right before its first event. Here it may be minutes ahead, which no picture shows.
+            Line::Segment { segment, .. } => match (segment.ahead, function) {
+                (Some(_), Some(function)) => {
+                    let took = segment.end_unix_nano.saturating_sub(segment.start_unix_nano);
+                    function.start_unix_nano.saturating_sub(took)
+                }
+                _ => segment.start_unix_nano,
+            },
+        };
+        let began = lines.iter().map(begins).min().unwrap_or(0);
         let named = |record: &LogRecord| {
             let ids = record.trace_id.valid().zip(record.span_id.valid());
             ids.is_some_and(|(trace_id, span_id)| trace.position(trace_id, span_id).is_some())
         };
         let loose = evidence.logs.iter().filter(|record| !named(record)).chain(&evidence.text);
+        let spans = lines.iter().map(|line| {
+            let start = begins(line).saturating_sub(began) / 1_000;
+            match line {
+                Line::Span(row) => StorySpan::of(row, start),
+                Line::Segment { depth, segment, .. } => StorySpan::derived(segment, *depth, start),
+            }
+        });
         Self {
             title: format!("{} {} → {}", delivery.method, delivery.target, delivery.response.status),
             trace: evidence.trace_id().map(|id| id.to_string()).unwrap_or_default(),
-            spans: trace.rows().iter().map(|row| StorySpan::of(row.node, row.depth, row.orphan, began)).collect(),
+            spans: spans.collect(),
             loose: loose.map(|record| StoryLog::of(record)).collect(),
         }
     }
 }
 
 impl StorySpan {
-    fn of(node: &Node, depth: usize, orphan: bool, began: u64) -> Self {
-        let span = &node.span;
+    fn of(row: &Row<'_>, start: u64) -> Self {
+        let span = &row.node.span;
         let events = span.events.iter().map(|event| (event.name.clone(), pairs(&event.attributes)));
         Self {
-            depth,
+            depth: row.depth,
             kind: span.kind.to_string(),
+            derived: false,
             name: span.name.clone(),
             service: span.resource.service_name().unwrap_or_default().to_owned(),
             status: span.status.code.to_string(),
-            start: span.start_unix_nano.saturating_sub(began) / 1_000,
+            start,
             took: span.end_unix_nano.saturating_sub(span.start_unix_nano) / 1_000,
-            orphan,
+            orphan: row.orphan,
             id: span.span_id.to_string(),
             attributes: pairs(&span.attributes),
             events: events.collect(),
-            logs: node.logs.iter().map(|record| StoryLog::of(record)).collect(),
+            logs: row.node.logs.iter().map(|record| StoryLog::of(record)).collect(),
+        }
+    }
+
+    fn derived(segment: &Segment, depth: usize, start: u64) -> Self {
+        let parent = segment.parent.map(|parent| ("parent".to_owned(), parent.to_string()));
+        let ahead = segment.ahead.map(|ahead| {
+            let ahead = format!("{:.2} ms before the request was sent", ahead.as_secs_f64() * 1e3);
+            ("over".to_owned(), ahead)
+        });
+        Self {
+            depth,
+            kind: "derived".into(),
+            derived: true,
+            name: segment.kind.to_string(),
+            service: String::new(),
+            status: StatusCode::Unset.to_string(),
+            start,
+            took: segment.end_unix_nano.saturating_sub(segment.start_unix_nano) / 1_000,
+            orphan: false,
+            id: segment.id.to_string(),
+            attributes: parent.into_iter().chain(ahead).collect(),
+            events: Vec::new(),
+            logs: Vec::new(),
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct Invocation {
     pub request_id: String,
     /// Whether it was the first one of its execution environment.
     pub cold_start: bool,
+    /// `X-Amzn-Trace-Id` in the event as it was delivered, its name in any case; `None` when the event has none.
+    pub event_trace_header: Option<String>,
     /// `Lambda-Runtime-Trace-Id` as it was sent; `None` when none was.
     pub runtime_trace_header: Option<String>,
     /// The span id in that header: what the invocation's span must hang on when X-Ray is the propagator that wins.

@@ -119,6 +119,7 @@ fn request(json: &Json, (sent, answered): (u64, u64)) -> Request {
         invocation: text("request_id").map(|request_id| Invocation {
             request_id,
             cold_start: json["seq"] == 0,
+            event_trace_header: header("x-amzn-trace-id").map(str::to_owned),
             runtime_parent: runtime.as_deref().and_then(|header| header.parse::<XrayHeader>().ok()?.parent),
             runtime_trace_header: runtime.filter(|header| from_xray(header).is_some()),
             error: None,

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use testcontainers::{GenericBuildableImage, GenericImage, core::BuildImageOptions, runners::AsyncBuilder};
+use testcontainers::{GenericBuildableImage, GenericImage, Image, core::BuildImageOptions, runners::AsyncBuilder};
 
 use super::{LABEL, SiteError};
 use crate::config::{self, Config};
@@ -102,8 +102,8 @@ pub(super) async fn of_executable(executable: &Path) -> Result<GenericImage, Sit
     let (contents, hash) = {
         let (executable, name) = (executable.to_owned(), name.clone());
         tokio::task::spawn_blocking(move || {
-            let contents = contents(&executable, &name)?;
-            let hash = hash(&contents)?;
+            let contents = contents(&executable, &format!("/{name}"))?;
+            let hash = hash("", &contents)?;
             Ok((contents, hash))
         })
         .await
@@ -111,15 +111,89 @@ pub(super) async fn of_executable(executable: &Path) -> Result<GenericImage, Sit
         .map_err(cannot)?
     };
     let dockerfile = format!("FROM scratch\nLABEL {LABEL}=\"{name}\"\nCOPY root/ /\nENTRYPOINT [\"/{name}\"]\n");
+    build(&name, hash, dockerfile, contents).await.map_err(cannot)
+}
+
+fn reference(image: &GenericImage) -> String {
+    format!("{}:{}", image.name(), image.tag())
+}
+
+/// Where the programs of an execution environment are in its image.
+#[derive(Debug, Clone)]
+pub(super) struct Environment {
+    /// `tracegate`, which holds the container open and runs the others.
+    pub(super) tracegate: String,
+    function: String,
+}
+
+impl Environment {
+    /// The path of an extension, or of the function.
+    pub(super) fn program(&self, extension: Option<&str>) -> String {
+        extension.map_or_else(|| self.function.clone(), in_layer)
+    }
+}
+
+/// Where a layer has an extension ("Lambda extensions API", "Registering the extension").
+fn in_layer(extension: &str) -> String {
+    format!("/opt/extensions/{extension}")
+}
+
+/// The image of a function with extensions: on top of that of `tracegate`, with the extensions where Lambda's layers have
+/// them. As with [`of_executable`], what was packed before is not packed again.
+pub(super) async fn of_environment(
+    tracegate: &Path,
+    function: &Path,
+    extensions: &[(String, PathBuf)],
+) -> Result<(GenericImage, Environment), SiteError> {
+    let cannot = |error: io::Error| {
+        SiteError::because(
+            format!("cannot make a container image from {} and its extensions", function.display()),
+            error,
+        )
+    };
+    let base = reference(&of_executable(tracegate).await?);
+    let stem = |path: &Path| repository(&path.file_stem().unwrap_or_default().to_string_lossy());
+    let name = format!("{}-with-extensions", stem(function));
+    // A folder of its own, since a function may be named as anything at the root.
+    let environment =
+        Environment { tracegate: format!("/{}", stem(tracegate)), function: format!("/var/task/{}", stem(function)) };
+    let files: Vec<(PathBuf, String)> = std::iter::once((function.to_owned(), environment.program(None)))
+        .chain(extensions.iter().map(|(name, path)| (path.clone(), in_layer(name))))
+        .collect();
+    let (contents, hash) = tokio::task::spawn_blocking({
+        let base = base.clone();
+        move || {
+            let mut all: Vec<Content> = Vec::new();
+            for (source, target) in files {
+                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", source.display()));
+                all.extend(contents(&source, &target).map_err(named)?);
+            }
+            // Two programs may need the same library.
+            let mut seen = std::collections::BTreeSet::new();
+            all.retain(|(_, target)| seen.insert(target.clone()));
+            let hash = hash(&base, &all)?;
+            Ok((all, hash))
+        }
+    })
+    .await
+    .map_err(|error| cannot(io::Error::other(error)))?
+    .map_err(cannot)?;
+    let dockerfile = format!(
+        "FROM {base}\nLABEL {LABEL}=\"{name}\"\nCOPY root/ /\nENTRYPOINT [\"{}\", \"inside\", \"hold\"]\n",
+        environment.tracegate
+    );
+    let image = build(&name, hash, dockerfile, contents).await.map_err(cannot)?;
+    Ok((image, environment))
+}
+
+async fn build(name: &str, hash: u64, dockerfile: String, contents: Vec<Content>) -> io::Result<GenericImage> {
     let mut image = GenericBuildableImage::new(format!("tracegate/{name}"), format!("{hash:016x}"))
         .with_dockerfile_string(dockerfile);
     for (source, target) in contents {
         image = image.with_file(source, format!("root{target}"));
     }
-    image
-        .build_image_with(BuildImageOptions::new().with_skip_if_exists(true))
-        .await
-        .map_err(|error| cannot(io::Error::other(error)))
+    let built = image.build_image_with(BuildImageOptions::new().with_skip_if_exists(true)).await;
+    built.map_err(io::Error::other)
 }
 
 /// Lower-case letters, digits and single hyphens, as image names have them.
@@ -133,8 +207,8 @@ fn repository(name: &str) -> String {
 }
 
 /// The executable, and its loader and shared libraries if it needs them.
-fn contents(executable: &Path, name: &str) -> io::Result<Vec<Content>> {
-    let mut contents = vec![(executable.canonicalize()?, format!("/{name}"))];
+fn contents(executable: &Path, target: &str) -> io::Result<Vec<Content>> {
+    let mut contents = vec![(executable.canonicalize()?, target.to_owned())];
     if needs_loader(executable)? {
         contents.extend(shared_libraries(executable)?);
     }
@@ -196,9 +270,10 @@ fn listed_paths(listed: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A hash of names and contents. It need not withstand an attacker, only tell builds apart.
-fn hash(contents: &[Content]) -> io::Result<u64> {
+/// A hash of names and contents, and of what they are put upon. It need not withstand an attacker, only tell builds apart.
+fn hash(base: &str, contents: &[Content]) -> io::Result<u64> {
     let mut hasher = DefaultHasher::new();
+    hasher.write(base.as_bytes());
     let mut buffer = vec![0; 1 << 20];
     for (source, target) in contents {
         hasher.write(target.as_bytes());

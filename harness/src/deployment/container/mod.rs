@@ -6,21 +6,25 @@
 //!   client ──── 127.0.0.1:published port ───────────────────────────────► service
 //! ```
 //!
+//! A function with extensions is in one container with them ([`cell`]).
+//!
 //! Everything that is made carries the label [`LABEL`], so that what a killed run left behind can be found:
 //! `docker ps --all --filter label=dev.tracegate`, and likewise for networks and images.
 
+mod cell;
 mod engine;
 mod image;
+pub mod inside;
 mod neighbour;
 mod sandbox;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU16, AtomicUsize, Ordering},
     },
 };
 
@@ -35,8 +39,9 @@ use tokio::sync::OnceCell;
 
 pub use self::engine::{LABEL, engine_available};
 use self::{
+    cell::CellSite,
     engine::{Kind, Removal},
-    image::Source,
+    image::{Environment, Source},
     neighbour::Neighbour,
     sandbox::ContainerSandbox,
 };
@@ -59,10 +64,13 @@ struct Shared {
     id: String,
     deployment: String,
     source: Source,
-    port: u16,
+    /// The port that is given out next. A container has all ports for itself.
+    next_port: AtomicU16,
     tracegate: PathBuf,
     routes: Routes,
     surroundings: OnceCell<Surroundings>,
+    /// The image of a function with its extensions: every environment is made from it.
+    environment: OnceCell<(GenericImage, Environment)>,
     launched: AtomicUsize,
 }
 
@@ -84,10 +92,11 @@ impl ContainerSite {
             id: format!("tracegate-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]),
             deployment: deployment.name.clone(),
             source: Source::of(config, deployment),
-            port: deployment.port,
+            next_port: AtomicU16::new(deployment.port),
             tracegate: tracegate.to_owned(),
             routes: Routes::default(),
             surroundings: OnceCell::new(),
+            environment: OnceCell::new(),
             launched: AtomicUsize::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -95,6 +104,47 @@ impl ContainerSite {
 }
 
 impl Shared {
+    /// Where the neighbour takes connections for a server of this process.
+    fn expose(&self, server: SocketAddr) -> Result<String, SiteError> {
+        match self.routes.assign(server, neighbour::PORTS) {
+            Some(port) => Ok(format!("{}:{port}", Neighbour::host(&self.id))),
+            None => {
+                let count = neighbour::PORTS.count();
+                Err(SiteError::new(format!("{server} cannot be exposed to containers: {count} servers are already")))
+            }
+        }
+    }
+
+    fn free_port(&self) -> u16 {
+        self.next_port.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts a container on the private network.
+    async fn start(
+        &self,
+        image: GenericImage,
+        arguments: Vec<String>,
+        env: BTreeMap<String, String>,
+        port: Option<u16>,
+    ) -> Result<Started, SiteError> {
+        let surroundings = self.surroundings().await?;
+        if let Some(lost) = surroundings.neighbour.lost() {
+            return Err(SiteError::new(lost));
+        }
+        let name = format!("{}-{}", self.id, self.launched.fetch_add(1, Ordering::Relaxed));
+        let image = match port {
+            Some(port) => image.with_exposed_port(port.tcp()),
+            None => image,
+        };
+        let mut request = image.with_network(&self.id).with_label(LABEL, &self.deployment).with_cmd(arguments);
+        for (key, value) in env {
+            request = request.with_env_var(key, value);
+        }
+        start(request, &name, port).await.map_err(|error| {
+            SiteError::because(format!("deployment `{}`: cannot start its container", self.deployment), error)
+        })
+    }
+
     /// Network and neighbour, started by the first launch.
     async fn surroundings(&self) -> Result<&Surroundings, SiteError> {
         self.surroundings
@@ -120,41 +170,44 @@ impl Shared {
 #[async_trait]
 impl Site for ContainerSite {
     async fn expose(&self, server: SocketAddr) -> Result<String, SiteError> {
-        match self.shared.routes.assign(server, neighbour::PORTS) {
-            Some(port) => Ok(format!("{}:{port}", Neighbour::host(&self.shared.id))),
-            None => {
-                let count = neighbour::PORTS.count();
-                Err(SiteError::new(format!("{server} cannot be exposed to containers: {count} servers are already")))
-            }
-        }
+        self.shared.expose(server)
     }
 
     async fn free_port(&self) -> Result<u16, SiteError> {
-        // A container has all ports for itself.
-        Ok(self.shared.port)
+        Ok(self.shared.free_port())
     }
 
     async fn launch(&self, launch: Launch, store: Arc<Store>) -> Result<Box<dyn Sandbox>, SiteError> {
         let shared = &self.shared;
         let (image, arguments) = shared.source.image(&shared.deployment, launch.command).await?;
-        let surroundings = shared.surroundings().await?;
-        if let Some(lost) = surroundings.neighbour.lost() {
-            return Err(SiteError::new(lost));
-        }
-        let name = format!("{}-{}", shared.id, shared.launched.fetch_add(1, Ordering::Relaxed));
-        let image = match launch.port {
-            Some(port) => image.with_exposed_port(port.tcp()),
-            None => image,
-        };
-        let mut request = image.with_network(&shared.id).with_label(LABEL, &shared.deployment).with_cmd(arguments);
-        for (key, value) in launch.env {
-            request = request.with_env_var(key, value);
-        }
-        let started = start(request, &name, launch.port).await.map_err(|error| {
-            SiteError::because(format!("deployment `{}`: cannot start its container", shared.deployment), error)
-        })?;
+        let started = shared.start(image, arguments, launch.env, launch.port).await?;
         store.mark(Mark::Started { what: format!("container {}", &started.id[..12.min(started.id.len())]) });
         Ok(Box::new(ContainerSandbox::attach(started, store, shared.clone())))
+    }
+
+    async fn enclose(&self, launches: &[Launch], store: &Arc<Store>) -> Result<Option<Arc<dyn Site>>, SiteError> {
+        let shared = &self.shared;
+        let nothing = || {
+            let what = "extensions need a function from `cargo` or `binary`, since one image is made of all of them";
+            SiteError::new(format!("deployment `{}`: {what}", shared.deployment))
+        };
+        if !matches!(shared.source, Source::Executable) {
+            return Err(nothing());
+        }
+        let program = |launch: &Launch| launch.command.first().map(PathBuf::from).ok_or_else(nothing);
+        let function = launches.iter().find(|launch| launch.extension.is_none()).ok_or_else(nothing)?;
+        let mut extensions = Vec::new();
+        for launch in launches {
+            if let Some(name) = &launch.extension {
+                extensions.push((name.clone(), program(launch)?));
+            }
+        }
+        let function = program(function)?;
+        let made = || image::of_environment(&shared.tracegate, &function, &extensions);
+        let (image, environment) = shared.environment.get_or_try_init(made).await?.clone();
+        let started = shared.start(image, Vec::new(), BTreeMap::new(), None).await?;
+        let container = ContainerSandbox::attach(started, store.clone(), shared.clone());
+        Ok(Some(Arc::new(CellSite::new(container, environment, shared.clone()))))
     }
 }
 

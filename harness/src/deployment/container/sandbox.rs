@@ -75,6 +75,22 @@ impl ContainerSandbox {
         Self { id, address, frozen: Mutex::new(false), taken, exited, _container: started, _site: site }
     }
 
+    /// The engine's id of it.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Pauses it, wherever its output is. Idempotent.
+    pub(super) async fn pause(&self) -> Result<(), SiteError> {
+        let mut frozen = self.frozen.lock().await;
+        if !*frozen {
+            let docker = self.docker("pause").await?;
+            docker.pause_container(&self.id).await.map_err(|error| self.cannot("pause", error))?;
+            *frozen = true;
+        }
+        Ok(())
+    }
+
     async fn docker(&self, what: &str) -> Result<Docker, SiteError> {
         docker_client_instance().await.map_err(|error| self.cannot(what, error))
     }
@@ -147,13 +163,7 @@ impl Sandbox for ContainerSandbox {
     }
 
     async fn freeze(&self) -> Result<(), SiteError> {
-        let mut frozen = self.frozen.lock().await;
-        if !*frozen {
-            let docker = self.docker("pause").await?;
-            docker.pause_container(&self.id).await.map_err(|error| self.cannot("pause", error))?;
-            *frozen = true;
-        }
-        drop(frozen);
+        self.pause().await?;
         self.drain().await;
         Ok(())
     }

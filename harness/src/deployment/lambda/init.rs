@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     capture::Mark,
-    deployment::{SiteError, service::last_output},
+    deployment::{Site, SiteError, service::last_output},
 };
 
 /// Why there is no environment.
@@ -39,11 +40,25 @@ impl From<SiteError> for NoInit {
 }
 
 impl Environments {
+    /// Where the environment's processes are started: together, when there are several.
+    async fn place(&self) -> Result<Arc<dyn Site>, SiteError> {
+        let place = match self.extensions.as_slice() {
+            [] => None,
+            extensions => {
+                let together = [extensions, std::slice::from_ref(&self.launch)].concat();
+                self.site.enclose(&together, &self.store).await?
+            }
+        };
+        Ok(place.unwrap_or_else(|| self.site.clone()))
+    }
+
     /// Starts an environment and waits until its runtime and all extensions have asked for their first event; it is
     /// frozen then.
     pub(super) async fn init(&self, limit: Duration, phase: InitPhase) -> Result<Environment, NoInit> {
-        let deadline = Instant::now() + limit;
         let function = &self.spec.function;
+        let site = self.place().await?;
+        // An image may have to be made first, which is no part of Init.
+        let deadline = Instant::now() + limit;
         let external: Vec<String> = self.extensions.iter().filter_map(|launch| launch.extension.clone()).collect();
         let json_lines =
             self.launch.env.get("AWS_LAMBDA_LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json"));
@@ -57,7 +72,7 @@ impl Environments {
             let mut launch = launch.clone();
             let name = launch.extension.clone().unwrap_or_default();
             variables::set_for_extension(&mut launch.env, function, &self.runtime_api, &log_stream);
-            match self.site.launch(launch, self.store.clone()).await {
+            match site.launch(launch, self.store.clone()).await {
                 Ok(sandbox) => processes.add_extension(name, sandbox),
                 Err(error) => {
                     processes.kill().await;
@@ -73,7 +88,7 @@ impl Environments {
             if unregistered.is_empty() && processes.runtime().is_none() {
                 let mut launch = self.launch.clone();
                 variables::set(&mut launch.env, function, &self.runtime_api, &log_stream);
-                match self.site.launch(launch, self.store.clone()).await {
+                match site.launch(launch, self.store.clone()).await {
                     Ok(sandbox) => processes.add_runtime(sandbox),
                     Err(error) => {
                         processes.kill().await;

@@ -191,6 +191,7 @@ impl Function {
         mut delivery: Delivery,
         accept: &str,
     ) -> Result<Delivery, SiteError> {
+        let event_trace_header = serde_json::from_slice(&event).ok().and_then(|event| Literal::read(&event).xray);
         let trace_header = Some(runtime.header());
         let runtime_parent = Some(runtime.segment.span_id);
         let turn = self.turn.clone().lock_owned().await;
@@ -218,6 +219,7 @@ impl Function {
             delivery.invocation = dispatched(spec, store, &delivery).await.map(|(request_id, cold_start)| Invocation {
                 request_id,
                 cold_start,
+                event_trace_header,
                 runtime_trace_header: trace_header,
                 runtime_parent,
                 error: Some(error),
@@ -227,8 +229,14 @@ impl Function {
         let Outcome { request_id, cold_start, answer } = outcome.map_err(|_| stopped())?.map_err(|_| stopped())??;
         let (response, error) = self.answer(answer, accept);
         delivery.response = response;
-        delivery.invocation =
-            Some(Invocation { request_id, cold_start, runtime_trace_header: trace_header, runtime_parent, error });
+        delivery.invocation = Some(Invocation {
+            request_id,
+            cold_start,
+            event_trace_header,
+            runtime_trace_header: trace_header,
+            runtime_parent,
+            error,
+        });
         Ok(delivery)
     }
 

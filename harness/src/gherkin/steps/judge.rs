@@ -5,8 +5,8 @@ use crate::{
     capture::Mark,
     correlation::{Stranger, xray},
     expectation::SpanMatcher,
-    stimulus::ContextForm,
-    telemetry::{Span, TraceId},
+    stimulus::{ContextForm, Delivery},
+    telemetry::{Span, SpanId, TraceId},
 };
 
 pub(super) fn both(first: Result<(), String>, second: Result<(), String>) -> Result<(), String> {
@@ -30,13 +30,67 @@ pub(super) fn trace_is(seen: &Seen<'_>, expected: Option<TraceId>, whose: &str) 
     }
 }
 
-pub(super) fn hangs_on(seen: &Seen<'_>, expected: Option<crate::telemetry::SpanId>, what: &str) -> Result<(), String> {
+/// The same, and whose span that is.
+fn hanging_on_whose(delivery: &Delivery, span: &Span) -> String {
+    let Some(parent) = span.parent_span_id else { return hanging(span) };
+    let invocation = delivery.invocation.as_ref();
+    let in_event = event_header(delivery).ok().and_then(|header| header.parent);
+    let in_runtime = invocation.and_then(|invocation| invocation.runtime_parent);
+    let told = delivery.remote_parents();
+    let whose = if in_event == Some(parent) {
+        "the parent in the event's X-Amzn-Trace-Id header"
+    } else if in_runtime == Some(parent) {
+        "the parent in the runtime's trace header (Lambda-Runtime-Trace-Id)"
+    } else if told.contains(&parent) {
+        "the caller's span"
+    } else {
+        "which no header names"
+    };
+    format!("{}, {whose}", hanging(span))
+}
+
+pub(super) fn hangs_on(seen: &Seen<'_>, expected: Option<SpanId>, what: &str) -> Result<(), String> {
     let expected = expected.ok_or_else(|| format!("there is no such thing as {what} here"))?;
     match seen.evidence.entries.as_slice() {
         [] => Err(format!("expected   an entry span that hangs on {what}, {expected}\nreceived   no entry span")),
         entries => match entries.iter().find(|entry| entry.parent_span_id != Some(expected)) {
             None => Ok(()),
-            Some(entry) => Err(format!("expected   it hangs on {what}, {expected}\nclosest    {}", hanging(entry))),
+            Some(entry) => {
+                let closest = hanging_on_whose(seen.delivery, entry);
+                Err(format!("expected   it hangs on {what}, {expected}\nclosest    {closest}"))
+            }
+        },
+    }
+}
+
+/// The `X-Amzn-Trace-Id` header of the event that a function was invoked with.
+pub(super) fn event_header(delivery: &Delivery) -> Result<xray::XrayHeader, String> {
+    let invocation = delivery
+        .invocation
+        .as_ref()
+        .ok_or("no event was delivered: this deployment is no function, or was not invoked")?;
+    let header = invocation.event_trace_header.as_deref().ok_or("the event has no X-Amzn-Trace-Id header")?;
+    header.parse().map_err(|error| format!("the event's X-Amzn-Trace-Id header names no trace: {error}"))
+}
+
+/// Whether the entry spans hang on what the event's header says.
+pub(super) fn hangs_on_event(seen: &Seen<'_>, header: &xray::XrayHeader) -> Result<(), String> {
+    if let Some(parent) = header.parent {
+        hangs_on(seen, Some(parent), "the parent in the event's X-Amzn-Trace-Id header")?;
+    }
+    let root = header.root;
+    let what = "the trace of the event's X-Amzn-Trace-Id header";
+    match seen.evidence.entries.as_slice() {
+        [] => Err(format!("expected   a root span in {what}, {root}\nreceived   no entry span")),
+        entries => match entries.iter().find(|entry| (entry.trace_id, entry.parent_span_id) != (root, header.parent)) {
+            None => Ok(()),
+            Some(entry) if entry.trace_id != root => {
+                Err(format!("expected   {what}, {root}\nfound      trace {}", entry.trace_id))
+            }
+            Some(entry) => {
+                let closest = hanging_on_whose(seen.delivery, entry);
+                Err(format!("expected   a root span in {what}, {root}, which names no parent\nclosest    {closest}"))
+            }
         },
     }
 }
@@ -152,5 +206,87 @@ mod tests {
         assert_eq!(judged(entry(11)), Ok(()));
         assert_eq!(judged(entry(10)), Ok(()), "a clock may not tell them apart");
         assert_eq!(judged(entry(7)), Err("time       SERVER \"GET /\" ends 3ns before it starts".to_owned()));
+    }
+
+    const EVENT: u64 = 0xe0;
+    const RUNTIME: u64 = 0xf0;
+
+    /// What is said of an entry span on `parent`, when the event's header and the runtime's have parents of their own.
+    fn judged(
+        parent: Option<u64>,
+        header: &str,
+        judge: impl Fn(&Seen<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let entry = samples::with(samples::span(1, parent, "GET /"), SpanKind::Server, &[]);
+        let invocation = crate::stimulus::Invocation {
+            event_trace_header: Some(header.to_owned()),
+            runtime_trace_header: Some(format!("{ROOT};Parent={};Sampled=1", samples::span_id(RUNTIME))),
+            runtime_parent: Some(samples::span_id(RUNTIME)),
+            ..samples::invocation("own")
+        };
+        let delivery = Delivery { invocation: Some(invocation), ..samples::delivery() };
+        samples::store(vec![entry], Vec::new()).look(|capture| {
+            let evidence = request(capture, &delivery, Options::default());
+            judge(&Seen { evidence, delivery: &delivery, capture })
+        })
+    }
+
+    /// That of the samples' trace.
+    const ROOT: &str = "Root=1-01010101-010101010101010101010101";
+
+    fn on_event(parent: Option<u64>, header: &str) -> Result<(), String> {
+        judged(parent, header, |seen| hangs_on_event(seen, &event_header(seen.delivery)?))
+    }
+
+    #[test]
+    fn a_span_must_hang_on_the_parent_in_the_events_header_and_the_failure_says_whose_it_hangs_on() {
+        let header = format!("{ROOT};Parent={};Sampled=1", samples::span_id(EVENT));
+        assert_eq!(on_event(Some(EVENT), &header), Ok(()));
+        let wrong = on_event(Some(RUNTIME), &header).unwrap_err();
+        assert!(
+            wrong.contains("expected   it hangs on the parent in the event's X-Amzn-Trace-Id header, 00000000000000e0"),
+            "{wrong}"
+        );
+        assert!(wrong.contains("hangs on 00000000000000f0, the parent in the runtime's trace header"), "{wrong}");
+        assert!(on_event(Some(99), &header).unwrap_err().contains("hangs on 0000000000000063, the caller's span"));
+        assert!(on_event(Some(7), &header).unwrap_err().contains("hangs on 0000000000000007, which no header names"));
+        assert!(on_event(None, &header).unwrap_err().contains("hangs on nothing: it is a root"));
+    }
+
+    #[test]
+    fn a_header_with_a_root_only_takes_a_root_span_of_that_trace_and_nothing_else() {
+        assert_eq!(on_event(None, ROOT), Ok(()));
+        let wrong = on_event(Some(RUNTIME), ROOT).unwrap_err();
+        assert!(wrong.contains("which names no parent"), "{wrong}");
+        assert!(wrong.contains("hangs on 00000000000000f0, the parent in the runtime's trace header"), "{wrong}");
+        let wrong = on_event(None, "Root=1-02020202-020202020202020202020202").unwrap_err();
+        assert!(wrong.contains("found      trace 01010101010101010101010101010101"), "{wrong}");
+    }
+
+    #[test]
+    fn a_span_on_the_events_parent_does_not_hang_on_the_runtimes_and_the_failure_says_so() {
+        let header = format!("{ROOT};Parent={}", samples::span_id(EVENT));
+        let on_runtime = |parent| {
+            let runtime = Some(samples::span_id(RUNTIME));
+            judged(Some(parent), &header, |seen| hangs_on(seen, runtime, "the span in the runtime's trace header"))
+        };
+        assert_eq!(on_runtime(RUNTIME), Ok(()));
+        let wrong = on_runtime(EVENT).unwrap_err();
+        assert!(
+            wrong.contains("hangs on 00000000000000e0, the parent in the event's X-Amzn-Trace-Id header"),
+            "{wrong}"
+        );
+    }
+
+    #[test]
+    fn an_event_without_a_usable_header_is_no_ground_for_a_verdict() {
+        let said = |header: Option<&str>| {
+            let header = header.map(str::to_owned);
+            let invocation = crate::stimulus::Invocation { event_trace_header: header, ..samples::invocation("own") };
+            event_header(&Delivery { invocation: Some(invocation), ..samples::delivery() }).unwrap_err()
+        };
+        assert_eq!(said(None), "the event has no X-Amzn-Trace-Id header");
+        assert!(said(Some("garbage")).contains("names no trace"), "{}", said(Some("garbage")));
+        assert!(event_header(&samples::delivery()).unwrap_err().contains("no function"));
     }
 }

@@ -7,7 +7,7 @@ use super::super::{
     registry::{Arguments, Keyword, Need, StepDefinition, StepResult},
     world::{Sent, World},
 };
-use crate::{correlation::xray, report::Problem, stimulus::ContextForm, telemetry::TraceId};
+use crate::{report::Problem, stimulus::ContextForm};
 
 pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
@@ -151,21 +151,13 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 let event = scene.read_event(arguments.text(0))?;
-                let event_root = root_of(&event);
                 let delivery = scene.instance.deliver(event).await?;
-                scene.sent.push(Sent { event_root, ..Sent::new(delivery) });
+                scene.sent.push(Sent::new(delivery));
                 Ok(())
             })
         },
     },
 ];
-
-/// The trace that an event's own X-Amzn-Trace-Id header names, whatever the case of the header's name.
-fn root_of(event: &serde_json::Value) -> Option<TraceId> {
-    let headers = event.get("headers")?.as_object()?;
-    let (_, value) = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(xray::XRAY_HEADER))?;
-    value.as_str()?.parse::<xray::XrayHeader>().ok().map(|header| header.root)
-}
 
 fn form(world: &mut World, form: ContextForm) -> LocalBoxFuture<'_, StepResult> {
     Box::pin(async move {

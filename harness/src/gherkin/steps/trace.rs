@@ -5,7 +5,7 @@ use super::{
         registry::{Arguments, Keyword, Need, StepDefinition},
         world::World,
     },
-    judge::{both, carries_on, hanging, hangs_on, no_spans, trace_is, whole},
+    judge::{both, carries_on, event_header, hanging, hangs_on, hangs_on_event, no_spans, trace_is, whole},
 };
 use crate::{
     expectation::{Canary, Shape, SpanMatcher, TextMatcher, ValueMatcher, find_secrets},
@@ -32,15 +32,14 @@ pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
         keyword: Keyword::Then,
         expression: "the trace ID is that of the event's X-Amzn-Trace-Id header",
-        about: "The Root in the header of the event that was delivered is the trace of the invocation's spans.",
+        about: "The Root in the header of the event that was delivered, a gateway's or a literal one, is the trace of the \
+                invocation's spans.",
         example: "Then the trace ID is that of the event's X-Amzn-Trace-Id header",
         need: Need::Shared,
         run: |world, _| {
             Box::pin(async {
                 let scene = world.scene()?;
-                let root = scene.last()?.event_root.ok_or_else(|| {
-                    Problem::errored("no literal event with a usable X-Amzn-Trace-Id header was delivered")
-                })?;
+                let root = event_header(&scene.last()?.delivery).map_err(Problem::errored)?.root;
                 scene.eventually(|seen| trace_is(seen, Some(root), "the trace in the event's header")).await
             })
         },
@@ -100,6 +99,22 @@ pub(super) const STEPS: &[StepDefinition] = &[
                         hangs_on(seen, parent, "the span in the runtime's trace header")
                     })
                     .await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the trace hangs on the event's X-Amzn-Trace-Id header",
+        about: "The entry span's parent is the `Parent` of the header in the event that was delivered. Where that header has a \
+                `Root` only, as gateways add it, the entry span is the root span of that trace: it has no parent. For functions \
+                that go by the event and not by the runtime's header, whose parent Lambda makes.",
+        example: "Then the trace hangs on the event's X-Amzn-Trace-Id header",
+        need: Need::Shared,
+        run: |world, _| {
+            Box::pin(async {
+                let scene = world.scene()?;
+                let header = event_header(&scene.last()?.delivery).map_err(Problem::errored)?;
+                scene.eventually(|seen| hangs_on_event(seen, &header)).await
             })
         },
     },
