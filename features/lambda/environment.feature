@@ -18,7 +18,13 @@ Feature: The life of an execution environment
   Scenario: What a caller says of itself does not disturb the trace
     Given the caller's client context is
       """
-      {"client": {"app_title": "files"}, "env": {"locale": "en"}}
+      {
+        "client": {
+          "installation_id": "i", "app_title": "files", "app_version_name": "1", "app_version_code": "1",
+          "app_package_name": "example.files"
+        },
+        "custom": {"tenant": "a"}
+      }
       """
     And the caller has the Cognito identity "us-west-2:1f9c7e52" of the pool "us-west-2:e5b27f40"
     When a client sends GET /healthcheck

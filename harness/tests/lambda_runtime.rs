@@ -472,11 +472,21 @@ async fn invocations_that_are_sent_at_once_run_one_after_the_other() {
 async fn an_unmodified_runtime_sees_who_the_caller_is_and_nothing_when_nobody_says() {
     let deployment = start("function", "").await.unwrap();
     let identity = Identity {
-        client_context: Some(r#"{"client":{"app_title":"orders"},"custom":{"tenant":"a"},"env":{}}"#.into()),
+        // This runtime wants all that an SDK says of the app.
+        client_context: Some(
+            json!({
+                "client": {
+                    "installation_id": "i", "app_title": "orders", "app_version_name": "1", "app_version_code": "1",
+                    "app_package_name": "example.orders",
+                },
+                "custom": { "tenant": "a" },
+            })
+            .to_string(),
+        ),
         cognito: Some(r#"{"cognitoIdentityId":"i","cognitoIdentityPoolId":"p"}"#.into()),
     };
     let said = deployment.send_for(get("/", ContextForm::Both), identity.clone()).await.unwrap();
-    assert_eq!(seen(&said)["client_context"]["client"]["app_title"], "orders");
+    assert_eq!(seen(&said)["client_context"]["client"]["appTitle"], "orders");
     assert_eq!(seen(&said)["client_context"]["custom"]["tenant"], "a");
     assert_eq!(seen(&said)["identity"], json!({ "identityId": "i", "identityPoolId": "p" }));
     let literal = deployment.deliver_for(json!({ "path": "/" }), identity).await.unwrap();

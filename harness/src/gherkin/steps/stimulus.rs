@@ -101,8 +101,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::Given,
         expression: "the caller's client context is",
         about: "What an app says of itself when it invokes the function through an AWS SDK, a JSON object of at most 3583 \
-                bytes in Base64; the runtime reads it as `Lambda-Runtime-Client-Context`.",
-        example: "Given the caller's client context is\n\"\"\"\n{\"client\": {\"app_title\": \"orders\"}}\n\"\"\"",
+                bytes in Base64; the runtime reads it as `Lambda-Runtime-Client-Context`. \
+                Runtimes may want all of `client` or none of it.",
+        example: "Given the caller's client context is\n\"\"\"\n{\"custom\": {\"tenant\": \"a\"}}\n\"\"\"",
         need: Need::Shared,
         run: |world, arguments| {
             Box::pin(async {
