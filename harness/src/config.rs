@@ -335,6 +335,13 @@ pub struct Function {
     /// made again at the first invocation within that one's limit.
     #[serde(deserialize_with = "duration")]
     pub init_timeout: Duration,
+    /// How many execution environments there may be at the same time, each with one invocation at a time. With one, the
+    /// default, requests that are sent at once run one after the other; with more, a request that finds no free
+    /// environment gets a new one, a cold start, as on Lambda.
+    pub environments: usize,
+    /// Makes the function one on Lambda Managed Instances: an environment has so many invocations at the same time,
+    /// `AWS_LAMBDA_MAX_CONCURRENCY`, and is never frozen.
+    pub concurrency: Option<usize>,
     /// Whether the execution environment is frozen between invocations, as Lambda does. Off, nothing proves that an
     /// invocation's telemetry is complete.
     pub freeze: bool,
@@ -346,6 +353,18 @@ pub struct Function {
     pub tracing: bool,
 }
 
+impl Function {
+    /// Whether its environments are frozen between invocations.
+    pub const fn freezes(&self) -> bool {
+        self.freeze && self.concurrency.is_none()
+    }
+
+    /// `AWS_LAMBDA_INITIALIZATION_TYPE`.
+    pub const fn initialization_type(&self) -> &'static str {
+        if self.concurrency.is_some() { "lambda-managed-instances" } else { "on-demand" }
+    }
+}
+
 impl Default for Function {
     fn default() -> Self {
         Self {
@@ -355,6 +374,8 @@ impl Default for Function {
             memory: 512,
             timeout: Duration::from_secs(30),
             init_timeout: Duration::from_secs(10),
+            environments: 1,
+            concurrency: None,
             freeze: true,
             region: "us-west-2".into(),
             account: "123456789012".into(),
@@ -562,6 +583,13 @@ impl Deployment {
             }
         }
         problems.extend(self.extension_problems());
+        if self.function.environments == 0 {
+            problems.push("`function.environments` must be at least 1".into());
+        }
+        if self.function.concurrency == Some(0) {
+            problems
+                .push("`function.concurrency` must be at least 1; leave it out for one invocation at a time".into());
+        }
         for pattern in &self.ignore_lines {
             if let Err(error) = regex::Regex::new(pattern) {
                 problems.push(format!("`ignore-lines` has {pattern:?}: {error}"));
@@ -570,6 +598,12 @@ impl Deployment {
         let of_extensions =
             self.extensions.iter().flat_map(|extension| extension.env.values().chain(&extension.command));
         for text in self.env.values().chain(&self.args).chain(of_extensions) {
+            if self.function.environments > 1 && text.contains("{extension.") {
+                problems.push(format!(
+                    "{text:?} is one port, and `function.environments` are {}: their extensions cannot share it",
+                    self.function.environments
+                ));
+            }
             for (at, found) in text.match_indices("{extension.") {
                 let name = text[at + found.len()..].split_once(".port}").map_or("", |(name, _)| name);
                 if !self.extensions.iter().any(|extension| extension.name() == name) {

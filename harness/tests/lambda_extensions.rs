@@ -115,6 +115,42 @@ async fn function_whose_init_exits_after_the_first() {
     std::process::exit(3);
 }
 
+/// A runtime with an internal extension: a task of its own process. `ON_SIGTERM` says how it takes its end.
+#[tokio::test]
+async fn function_with_an_internal_extension() {
+    let Some(api) = runtime_api() else { return };
+    let mut asked_to_end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+    let register = async |events: &'static str| {
+        let headers = [("Lambda-Extension-Name", "inside")];
+        call(api, "POST", "/2020-01-01/extension/register", &headers, events).await
+    };
+    println!("asked for SHUTDOWN: {}", register(r#"{"events":["INVOKE","SHUTDOWN"]}"#).await.status);
+    let registered = register(r#"{"events":["INVOKE"]}"#).await;
+    let id = registered.header("lambda-extension-identifier").unwrap().to_owned();
+    tokio::spawn(async move {
+        loop {
+            let headers = [("Lambda-Extension-Identifier", id.as_str())];
+            let event = call(api, "GET", "/2020-01-01/extension/event/next", &headers, "").await;
+            let event: Value = serde_json::from_slice(&event.body).unwrap();
+            println!("inside saw {} {}", event["eventType"].as_str().unwrap(), event["requestId"].as_str().unwrap());
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            let event = call(api, "GET", "/2018-06-01/runtime/invocation/next", &[], "").await;
+            let id = event.header("lambda-runtime-aws-request-id").unwrap().to_owned();
+            let response = format!("/2018-06-01/runtime/invocation/{id}/response");
+            call(api, "POST", &response, &[], r#"{"statusCode":200}"#).await;
+        }
+    });
+    asked_to_end.recv().await;
+    println!("asked to end");
+    if std::env::var("ON_SIGTERM").is_ok_and(|behaviour| behaviour == "stays") {
+        std::future::pending::<()>().await;
+    }
+    std::process::exit(0);
+}
+
 /// The reference extension.
 #[tokio::test]
 async fn forwarder() {
@@ -279,7 +315,7 @@ async fn each_span_comes_before_its_freeze(running: &Running) {
     }
     let exit = running.stop(Signal::SIGTERM, PATIENCE).await;
     assert!(exit.orderly, "{exit:?}");
-    assert!(running.store().look(lines).iter().any(|line| line == "shut down: SPINDOWN"));
+    assert!(running.store().look(lines).iter().any(|line| line == "shut down: spindown"));
 }
 
 #[tokio::test]
@@ -365,7 +401,7 @@ async fn an_extension_sees_each_invocation_and_its_lines_make_no_claim() {
         let events: Vec<Value> = told.iter().filter_map(|record| serde_json::from_str(&record.raw).ok()).collect();
         assert_eq!(events[0]["event"]["requestId"], invocation.request_id);
         assert_eq!(events[0]["event"]["tracing"]["value"], invocation.runtime_trace_header.unwrap());
-        assert_eq!(events[1]["event"]["shutdownReason"], "SPINDOWN");
+        assert_eq!(events[1]["event"]["shutdownReason"], "spindown");
         assert!(told.iter().all(|record| record.format == LineFormat::Text && record.trace_id.valid().is_none()));
     });
 }
@@ -447,9 +483,9 @@ async fn an_extension_that_crashes_fails_the_invocation_and_the_next_one_has_ano
 #[tokio::test]
 async fn what_goes_wrong_in_an_invocation_is_said_to_the_extension_before_it_ends() {
     for (path, reason, what) in [
-        ("/exit", "FAILURE", "exit status: 3"),
-        ("/killed", "FAILURE", "signal: 9 (SIGKILL)"),
-        ("/hang", "TIMEOUT", "Task timed out after 0.50 seconds"),
+        ("/exit", "failure", "exit status: 3"),
+        ("/killed", "failure", "signal: 9 (SIGKILL)"),
+        ("/hang", "timeout", "Task timed out after 0.50 seconds"),
     ] {
         let settings = format!("function = {{ timeout = \"500ms\" }}\n{}", extension_of("extension", ""));
         let running = start("function", &settings).await.unwrap();
@@ -505,13 +541,10 @@ async fn an_environment_without_extensions_is_killed_at_once() {
         let marks = capture.lifecycle().iter().map(|made| made.mark.clone());
         marks.filter(|mark| matches!(mark, Mark::Exited { .. } | Mark::EnvironmentEnded { .. })).collect::<Vec<_>>()
     });
-    assert_eq!(
-        statuses,
-        [
-            Mark::Exited { status: "signal: 9 (SIGKILL)".into() },
-            Mark::EnvironmentEnded { status: "the environment was shut down".into() }
-        ]
-    );
+    let [Mark::Exited { status: killed }, Mark::EnvironmentEnded { status, .. }] = &statuses[..] else {
+        panic!("{statuses:?}")
+    };
+    assert_eq!((killed.as_str(), status.as_str()), ("signal: 9 (SIGKILL)", "the environment was shut down"));
 }
 
 #[tokio::test]
@@ -525,4 +558,34 @@ async fn without_freezing_the_next_invocation_comes_at_once_and_nothing_proves_c
         .store()
         .look(|capture| capture.lifecycle().iter().any(|made| matches!(made.mark, Mark::Frozen { .. } | Mark::Thawed)));
     assert!(!frozen);
+}
+
+#[tokio::test]
+async fn an_internal_extension_sees_invocations_and_no_shutdown_and_its_runtime_has_half_a_second_to_end() {
+    for (behaviour, status) in [("ends", "exit status: 0"), ("stays", "signal: 9 (SIGKILL)")] {
+        let settings = format!("env = {{ ON_SIGTERM = '{behaviour}' }}");
+        let running = start("function_with_an_internal_extension", &settings).await.unwrap();
+        let delivery = send(&running, "/").await;
+        assert_eq!(delivery.response.status, 200);
+        assert!(matches!(settled(&running, &delivery).await, Proof::Froze { .. }), "both asked for the next event");
+        let began = Instant::now();
+        assert_eq!(running.recycle().await, 1);
+        let took = began.elapsed();
+        let found = running.store().look(lines);
+        let has = |line: &str| found.iter().any(|found| found == line);
+        assert!(has("asked for SHUTDOWN: 403"), "{found:#?}");
+        assert!(has(&format!("inside saw INVOKE {}", delivery.invocation.unwrap().request_id)), "{found:#?}");
+        assert!(has("asked to end") && !found.iter().any(|line| line.contains("inside saw SHUTDOWN")), "{found:#?}");
+        let ended = running.store().look(|capture| {
+            capture.lifecycle().iter().find_map(|made| match &made.mark {
+                Mark::Exited { status } => Some(status.clone()),
+                _ => None,
+            })
+        });
+        assert_eq!(ended.as_deref(), Some(status));
+        if behaviour == "stays" {
+            assert!((Duration::from_millis(500)..Duration::from_secs(2)).contains(&took), "{took:?}");
+        }
+        assert!(send(&running, "/").await.invocation.unwrap().cold_start);
+    }
 }

@@ -3,17 +3,28 @@
 //! The functions are tests of this file too: a deployment starts this test binary again with the name of one of them.
 //! Without `AWS_LAMBDA_RUNTIME_API` they have nothing to do.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use lambda_runtime::{LambdaEvent, service_fn};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 use tracegate::{
     capture::{Mark, Store},
     config::Config,
     deployment::{Deployment, Proof, SiteError, process::ProcessSite},
-    stimulus::{Caller, ContextForm, Delivery, HttpRequest, http},
+    stimulus::{Caller, ContextForm, Delivery, HttpRequest, Identity, http},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,44 +36,116 @@ fn runtime_api() -> Option<SocketAddr> {
 /// A function on the `lambda_runtime` crate. Its path says how it behaves.
 #[tokio::test]
 async fn function() {
-    if runtime_api().is_none() {
-        return;
+    if runtime_api().is_some() {
+        lambda_runtime::run(service_fn(handle)).await.unwrap();
     }
-    let handler = |event: LambdaEvent<Value>| async move {
-        let payload = &event.payload;
-        let path = payload["path"].as_str().or_else(|| payload["rawPath"].as_str()).unwrap_or_default().to_owned();
-        println!("handling {path}");
-        match path.as_str() {
-            "/crash" => std::process::exit(3),
-            "/hang" => std::future::pending().await,
-            "/fail" => Err("on purpose".to_owned()),
-            "/malformed" => Ok(json!({ "statusCode": "none" })),
-            "/slow" => {
-                tokio::time::timeout(Duration::from_millis(400), std::future::pending::<()>()).await.unwrap_err();
-                println!("slow one done");
-                Ok(json!({ "statusCode": 200 }))
-            }
-            "/event" => Ok(json!({
+}
+
+/// The same as Lambda Managed Instances run it, with several invocations at a time.
+#[tokio::test]
+async fn function_with_several_invocations_at_a_time() {
+    if runtime_api().is_some() {
+        lambda_runtime::run_concurrent(service_fn(handle)).await.unwrap();
+    }
+}
+
+async fn handle(event: LambdaEvent<Value>) -> Result<Value, String> {
+    let payload = &event.payload;
+    let path = payload["path"].as_str().or_else(|| payload["rawPath"].as_str()).unwrap_or_default().to_owned();
+    println!("handling {path}");
+    match path.as_str() {
+        "/crash" => std::process::exit(3),
+        "/hang" => return std::future::pending().await,
+        "/fail" => return Err("on purpose".to_owned()),
+        "/malformed" => return Ok(json!({ "statusCode": "none" })),
+        "/slow" => {
+            tokio::time::timeout(Duration::from_millis(400), std::future::pending::<()>()).await.unwrap_err();
+            println!("slow one done");
+            return Ok(json!({ "statusCode": 200 }));
+        }
+        "/event" => {
+            return Ok(json!({
                 "statusCode": 200, "isBase64Encoded": false,
                 "headers": { "content-type": "application/json" },
                 "multiValueHeaders": { "content-type": ["application/json"] },
                 "body": event.payload.to_string(),
-            })),
-            _ => {
-                let seen = json!({
-                    "request_id": event.context.request_id,
-                    "arn": event.context.invoked_function_arn,
-                    "deadline": event.context.deadline,
-                    "trace": event.context.xray_trace_id,
-                    "variable": std::env::var("_X_AMZN_TRACE_ID").ok(),
-                    "pid": std::process::id(),
-                    "log_stream": std::env::var("AWS_LAMBDA_LOG_STREAM_NAME").ok(),
-                });
-                Ok(json!({ "statusCode": 200, "headers": {}, "body": seen.to_string() }))
-            }
+            }));
         }
+        "/gate" => drop(at_the_gate(&event.context.request_id).await),
+        "/late" => {
+            answer_after_the_end(&event.context.request_id);
+            return std::future::pending().await;
+        }
+        _ => {}
+    }
+    let context = event.context;
+    let seen = json!({
+        "request_id": context.request_id,
+        "arn": context.invoked_function_arn,
+        "deadline": context.deadline,
+        "trace": context.xray_trace_id,
+        "client_context": context.client_context,
+        "identity": context.identity,
+        "variable": std::env::var("_X_AMZN_TRACE_ID").ok(),
+        "pid": std::process::id(),
+        "log_stream": std::env::var("AWS_LAMBDA_LOG_STREAM_NAME").ok(),
+    });
+    Ok(json!({ "statusCode": 200, "headers": {}, "body": seen.to_string() }))
+}
+
+/// Says to the test who is here, and waits until it says to go on.
+async fn at_the_gate(who: &str) -> TcpStream {
+    let mut gate = TcpStream::connect(std::env::var("GATE").unwrap()).await.unwrap();
+    gate.write_all(format!("{who}\n").as_bytes()).await.unwrap();
+    gate.read_u8().await.unwrap();
+    gate
+}
+
+/// Starts a process that outlives the environment, to answer an invocation that has timed out.
+fn answer_after_the_end(request_id: &str) {
+    use std::os::unix::process::CommandExt;
+    let mut late = std::process::Command::new(std::env::current_exe().unwrap());
+    late.args(["answer_that_comes_too_late", "--exact"]).env("LATE", request_id).process_group(0);
+    late.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    drop(late.spawn().unwrap());
+}
+
+/// What that process does.
+#[tokio::test]
+async fn answer_that_comes_too_late() {
+    let Ok(id) = std::env::var("LATE") else { return };
+    let mut gate = at_the_gate(&id).await;
+    let request = HttpRequest {
+        method: "POST".into(),
+        target: format!("/2018-06-01/runtime/invocation/{id}/response"),
+        headers: Vec::new(),
+        body: r#"{"statusCode": 200}"#.into(),
+        caller: Caller::fresh(1, true),
+        form: ContextForm::Absent,
     };
-    lambda_runtime::run(service_fn(handler)).await.unwrap();
+    let response = http::send(runtime_api().unwrap(), &request, "runtime", PATIENCE).await.unwrap();
+    let said = format!("{} {}", response.status, String::from_utf8_lossy(&response.body));
+    gate.write_all(said.as_bytes()).await.unwrap();
+}
+
+/// Where functions wait until the test lets them go on.
+struct Gate(TcpListener);
+
+impl Gate {
+    async fn open() -> (Self, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let env = format!("env = {{ GATE = \"{}\" }}\n", listener.local_addr().unwrap());
+        (Self(listener), env)
+    }
+
+    /// The next one that comes: its request id, and the connection on which it waits.
+    async fn arrival(&self) -> (String, BufReader<TcpStream>) {
+        let (stream, _) = tokio::time::timeout(PATIENCE, self.0.accept()).await.unwrap().unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut who = String::new();
+        stream.read_line(&mut who).await.unwrap();
+        (who.trim().to_owned(), stream)
+    }
 }
 
 /// A runtime that writes a line between its response and its request for the next event, as runtimes flush telemetry.
@@ -404,11 +487,13 @@ async fn dropping_a_function_kills_its_frozen_environment_and_one_that_is_being_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_hundred_invocations_none_is_lost_and_each_freezes_only_behind_its_flush() {
     let deployment = start("function_that_flushes_after_its_response", "").await.unwrap();
-    let mut ids = Vec::new();
+    let (mut ids, mut environment) = (Vec::new(), String::new());
     for _ in 0..200 {
         let delivery = deployment.send(get("/", ContextForm::Both)).await.unwrap();
         assert_eq!(delivery.response.status, 200);
-        ids.push(delivery.invocation.clone().unwrap().request_id);
+        let invocation = delivery.invocation.clone().unwrap();
+        environment = invocation.environment;
+        ids.push(invocation.request_id);
         if ids.len() == 200 {
             settled(&deployment, &delivery).await;
         }
@@ -429,7 +514,7 @@ async fn of_two_hundred_invocations_none_is_lost_and_each_freezes_only_behind_it
                 .map(|record| record.arrival.seq)
                 .collect();
             let order = [
-                at(Mark::Dispatched { request_id: request_id.clone() }),
+                at(Mark::Dispatched { request_id: request_id.clone(), environment: environment.clone() }),
                 at(Mark::Responded { request_id: request_id.clone() }),
                 flushed[0],
                 at(Mark::Frozen { request_id: Some(request_id) }),
@@ -455,4 +540,198 @@ async fn invocations_that_are_sent_at_once_run_one_after_the_other() {
         ids.insert(delivery.invocation.unwrap().request_id);
     }
     assert_eq!(ids.len(), 40);
+}
+
+#[tokio::test]
+async fn an_unmodified_runtime_sees_who_the_caller_is_and_nothing_when_nobody_says() {
+    let deployment = start("function", "").await.unwrap();
+    let identity = Identity {
+        // This runtime wants all that an SDK says of the app.
+        client_context: Some(
+            json!({
+                "client": {
+                    "installation_id": "i", "app_title": "orders", "app_version_name": "1", "app_version_code": "1",
+                    "app_package_name": "example.orders",
+                },
+                "custom": { "tenant": "a" },
+            })
+            .to_string(),
+        ),
+        cognito: Some(r#"{"cognitoIdentityId":"i","cognitoIdentityPoolId":"p"}"#.into()),
+    };
+    let said = deployment.send_for(get("/", ContextForm::Both), identity.clone()).await.unwrap();
+    assert_eq!(seen(&said)["client_context"]["client"]["appTitle"], "orders");
+    assert_eq!(seen(&said)["client_context"]["custom"]["tenant"], "a");
+    assert_eq!(seen(&said)["identity"], json!({ "identityId": "i", "identityPoolId": "p" }));
+    let literal = deployment.deliver_for(json!({ "path": "/" }), identity).await.unwrap();
+    assert_eq!(seen(&literal)["identity"]["identityId"], "i");
+    let anonymous = deployment.send(get("/", ContextForm::Both)).await.unwrap();
+    assert_eq!((&seen(&anonymous)["client_context"], &seen(&anonymous)["identity"]), (&Value::Null, &Value::Null));
+}
+
+/// Sends requests that are all under way until each is let go on, the last one first.
+async fn all_at_once(deployment: &Arc<Deployment>, gate: &Gate, count: usize) -> Vec<Delivery> {
+    let sent: Vec<_> = (0..count)
+        .map(|_| {
+            let deployment = deployment.clone();
+            tokio::spawn(async move { deployment.send(get("/gate", ContextForm::Both)).await.unwrap() })
+        })
+        .collect();
+    let mut waiting = Vec::new();
+    for _ in 0..count {
+        waiting.push(gate.arrival().await.1);
+    }
+    // Nobody has an answer, so all of them are in flight.
+    assert!(sent.iter().all(|sending| !sending.is_finished()));
+    for mut stream in waiting.into_iter().rev() {
+        stream.write_u8(1).await.unwrap();
+    }
+    let mut deliveries = Vec::new();
+    for sending in sent {
+        deliveries.push(sending.await.unwrap());
+    }
+    for delivery in &deliveries {
+        assert_eq!(seen(delivery)["request_id"], delivery.invocation.as_ref().unwrap().request_id, "its own answer");
+    }
+    deliveries
+}
+
+fn environments(deliveries: &[Delivery]) -> BTreeSet<String> {
+    deliveries.iter().map(|delivery| delivery.invocation.clone().unwrap().environment).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_at_the_same_time_each_get_an_environment_and_later_ones_find_them_warm() {
+    let (gate, env) = Gate::open().await;
+    let settings = format!("{env}function = {{ environments = 3 }}");
+    let deployment = Arc::new(start("function", &settings).await.unwrap());
+    let first = all_at_once(&deployment, &gate, 3).await;
+    assert_eq!(environments(&first).len(), 3);
+    assert!(first.iter().all(|delivery| delivery.invocation.as_ref().unwrap().cold_start));
+    for delivery in &first {
+        assert!(matches!(settled(&deployment, delivery).await, Proof::Froze { .. }));
+        assert_eq!(seen(delivery)["log_stream"], delivery.invocation.as_ref().unwrap().environment);
+    }
+    let second = all_at_once(&deployment, &gate, 3).await;
+    assert_eq!(environments(&second), environments(&first));
+    assert!(second.iter().all(|delivery| !delivery.invocation.as_ref().unwrap().cold_start));
+    assert_eq!(deployment.recycle().await, 3);
+    let exit = deployment.stop(Signal::SIGTERM, PATIENCE).await;
+    assert_eq!(exit.status, "no execution environment is running");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_one_environment_proves_nothing_of_an_invocation_in_another() {
+    let (gate, env) = Gate::open().await;
+    let settings = format!("{env}function = {{ environments = 2 }}");
+    let deployment = Arc::new(start("function", &settings).await.unwrap());
+    let held = tokio::spawn({
+        let deployment = deployment.clone();
+        async move { deployment.send(get("/gate", ContextForm::Both)).await.unwrap() }
+    });
+    let (_, mut stream) = gate.arrival().await;
+    let crashed = deployment.send(get("/crash", ContextForm::Both)).await.unwrap();
+    assert!(matches!(settled(&deployment, &crashed).await, Proof::Exited { .. }));
+    stream.write_u8(1).await.unwrap();
+    let held = held.await.unwrap();
+    assert_eq!(held.response.status, 200);
+    assert_eq!(environments(&[held.clone(), crashed]).len(), 2);
+    assert!(matches!(settled(&deployment, &held).await, Proof::Froze { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_managed_instance_one_environment_has_several_invocations_in_flight_and_never_freezes() {
+    let (gate, env) = Gate::open().await;
+    let settings = format!("{env}function = {{ concurrency = 4 }}");
+    let deployment = Arc::new(start("function_with_several_invocations_at_a_time", &settings).await.unwrap());
+    let together = all_at_once(&deployment, &gate, 4).await;
+    assert_eq!(environments(&together).len(), 1);
+    let cold = |delivery: &&Delivery| delivery.invocation.as_ref().unwrap().cold_start;
+    assert_eq!(together.iter().filter(cold).count(), 1, "the first one");
+    let unproven = deployment.settle(&together[0], Instant::now() + PATIENCE).await.unwrap_err();
+    assert!(unproven.reason.contains("`function.concurrency` is never frozen"), "{unproven}");
+    let mut ids = BTreeSet::new();
+    let many: Vec<_> = (0..100)
+        .map(|_| {
+            let deployment = deployment.clone();
+            tokio::spawn(async move { deployment.send(get("/", ContextForm::Both)).await.unwrap() })
+        })
+        .collect();
+    for sending in many {
+        let delivery = sending.await.unwrap();
+        assert_eq!(seen(&delivery)["request_id"], delivery.invocation.as_ref().unwrap().request_id);
+        assert_eq!(seen(&delivery)["variable"], Value::Null, "one variable cannot name several traces");
+        ids.insert(delivery.invocation.unwrap().request_id);
+    }
+    assert_eq!(ids.len(), 100);
+    let frozen = |capture: &tracegate::capture::Capture| {
+        capture.lifecycle().iter().any(|made| matches!(made.mark, Mark::Frozen { .. } | Mark::Thawed))
+    };
+    assert!(!deployment.store().look(frozen));
+    let exit = deployment.stop(Signal::SIGTERM, PATIENCE).await;
+    assert!(exit.status.contains("SIGTERM"), "{exit:?}");
+    assert!(matches!(settled(&deployment, &together[0]).await, Proof::Exited { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_managed_instance_a_timeout_fails_its_invocation_only_and_a_crash_all_of_them() {
+    let (gate, env) = Gate::open().await;
+    let settings = format!("{env}function = {{ concurrency = 3, timeout = \"2s\" }}");
+    let deployment = Arc::new(start("function_with_several_invocations_at_a_time", &settings).await.unwrap());
+    let send = |path: &'static str| {
+        let deployment = deployment.clone();
+        tokio::spawn(async move { deployment.send(get(path, ContextForm::Both)).await.unwrap() })
+    };
+    let hanging = send("/hang").await.unwrap();
+    let (kind, message) = hanging.invocation.clone().unwrap().error.unwrap();
+    assert_eq!((hanging.response.status, kind.as_str()), (502, "Sandbox.Timedout"));
+    assert!(message.contains("Task timed out after 2.00 seconds") && message.contains("handling /hang"), "{message}");
+    let after = send("/").await.unwrap();
+    assert_eq!(environments(&[hanging, after.clone()]).len(), 1, "the environment goes on");
+    let held = send("/gate");
+    let (_, _stream) = gate.arrival().await;
+    let crashed = send("/crash").await.unwrap();
+    let held = held.await.unwrap();
+    for delivery in [&crashed, &held] {
+        let (kind, message) = delivery.invocation.clone().unwrap().error.unwrap();
+        assert!(kind == "Runtime.ExitError" && message.contains("exit status: 3"), "{kind}: {message}");
+    }
+    let next = send("/").await.unwrap();
+    assert!(next.response.status == 200 && next.invocation.as_ref().unwrap().cold_start);
+    assert_eq!(environments(&[crashed, next]).len(), 2);
+}
+
+#[tokio::test]
+async fn a_response_after_the_timeout_is_refused_and_the_next_invocation_is_cold_and_unaffected() {
+    let (gate, env) = Gate::open().await;
+    let deployment = start("function", &format!("{env}function = {{ timeout = \"1s\" }}")).await.unwrap();
+    let timed_out = deployment.send(get("/late", ContextForm::Both)).await.unwrap();
+    let (who, mut late) = gate.arrival().await;
+    let (kind, message) = timed_out.invocation.clone().unwrap().error.unwrap();
+    assert_eq!((timed_out.response.status, kind.as_str()), (502, "Sandbox.Timedout"));
+    assert!(message.contains("Task timed out after 1.00 seconds") && message.contains("handling /late"), "{message}");
+    assert_eq!(timed_out.invocation.unwrap().request_id, who);
+    let next = deployment.send(get("/", ContextForm::Both)).await.unwrap();
+    assert!(next.response.status == 200 && next.invocation.as_ref().unwrap().cold_start);
+    late.write_u8(1).await.unwrap();
+    let mut refused = String::new();
+    tokio::time::timeout(PATIENCE, late.read_to_string(&mut refused)).await.unwrap().unwrap();
+    assert!(refused.starts_with("400 ") && refused.contains("InvalidRequestID"), "{refused}");
+    let third = deployment.send(get("/", ContextForm::Both)).await.unwrap();
+    assert_eq!(seen(&third)["request_id"], third.invocation.as_ref().unwrap().request_id);
+    assert_eq!(environments(&[next, third]).len(), 1);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_report_has_the_most_memory_that_the_environment_used() {
+    let deployment = start("function", "").await.unwrap();
+    let delivery = deployment.send(get("/", ContextForm::Both)).await.unwrap();
+    settled(&deployment, &delivery).await;
+    let report = deployment.store().look(|capture| {
+        capture.logs().iter().find(|record| record.raw.starts_with("REPORT ")).map(|record| record.raw.clone())
+    });
+    let report = report.unwrap();
+    let used = report.split_once("Max Memory Used: ").unwrap().1.split_once(" MB").unwrap().0;
+    assert!((1..512).contains(&used.parse::<u64>().unwrap()), "{report}");
 }

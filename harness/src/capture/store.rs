@@ -128,6 +128,8 @@ pub enum Mark {
     Dispatched {
         /// Lambda's request id.
         request_id: String,
+        /// The execution environment, by the name of its log stream.
+        environment: String,
     },
     /// The runtime posted the response or the error of an invocation.
     Responded {
@@ -143,6 +145,8 @@ pub enum Mark {
     Thawed,
     /// A function's execution environment is gone, its extensions too.
     EnvironmentEnded {
+        /// Which, by the name of its log stream.
+        environment: String,
         /// Why and how: `the runtime exited (exit status: 3)`.
         status: String,
     },

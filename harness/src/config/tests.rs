@@ -59,6 +59,14 @@ fn extensions_that_cannot_run_are_reported() {
         (format!("{FUNCTION}{}", format!("{extension}command = ['x']\n").repeat(11)), "at most 10"),
         (format!("{FUNCTION}env = {{ P = '{{extension.x.port}}' }}"), "names no extension"),
         (
+            format!(
+                "{FUNCTION}env = {{ P = '{{extension.x.port}}' }}\nfunction = {{ environments = 2 }}\n{extension}command = ['x']"
+            ),
+            "cannot share it",
+        ),
+        (format!("{FUNCTION}function = {{ environments = 0 }}"), "`function.environments` must be at least 1"),
+        (format!("{FUNCTION}function = {{ concurrency = 0 }}"), "`function.concurrency` must be at least 1"),
+        (
             format!("[deployments.f]\nkind = 'lambda-container'\nimage = 'f'\n{extension}command = ['x']"),
             "`image` and `dockerfile` exclude them",
         ),

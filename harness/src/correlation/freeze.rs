@@ -12,7 +12,7 @@ pub enum AfterFreeze {
     Late {
         /// A span by kind and name, a record by origin and message.
         what: String,
-        /// Invocations that had been handed out since the freeze when it came; 0 when the environment was thawed only to
+        /// Invocations that had been handed to the same environment since the freeze when it came; 0 when the environment was thawed only to
         /// be shut down.
         invocations: usize,
     },
@@ -40,11 +40,16 @@ impl fmt::Display for AfterFreeze {
 /// arrival, then lost ones. `None` when the environment was not frozen behind it.
 pub fn after_the_freeze(capture: &Capture, evidence: &RequestEvidence) -> Option<Vec<AfterFreeze>> {
     let request_id = evidence.request_id.as_deref()?;
+    let home = capture.lifecycle().iter().find_map(|entry| match &entry.mark {
+        Mark::Dispatched { request_id: id, environment } if id == request_id => Some(environment.as_str()),
+        _ => None,
+    });
     let behind = |mark: &Mark| matches!(mark, Mark::Frozen { request_id: Some(id) } if id == request_id);
     let froze = capture.lifecycle().iter().find(|entry| behind(&entry.mark))?.arrival.seq;
     let late = |what: String, seq: u64| {
         let dispatched = |entry: &&crate::capture::Lifecycle| {
-            (froze..seq).contains(&entry.arrival.seq) && matches!(entry.mark, Mark::Dispatched { .. })
+            (froze..seq).contains(&entry.arrival.seq)
+                && matches!(&entry.mark, Mark::Dispatched { environment, .. } if Some(environment.as_str()) == home)
         };
         let invocations = capture.lifecycle().iter().filter(dispatched).count();
         (seq, AfterFreeze::Late { what, invocations })
@@ -101,7 +106,7 @@ mod tests {
     }
 
     fn dispatched(store: &Store, id: &str) {
-        store.mark(Mark::Dispatched { request_id: id.into() });
+        store.mark(Mark::Dispatched { request_id: id.into(), environment: "environment".into() });
     }
 
     fn frozen(store: &Store, id: &str) {
@@ -145,6 +150,17 @@ mod tests {
             "late       INTERNAL \"render\" came late by 2 invocations",
         ];
         assert_eq!(judge(&store).unwrap(), expected);
+    }
+
+    #[test]
+    fn invocations_of_another_environment_make_nothing_late() {
+        let store = Store::default();
+        dispatched(&store, "own");
+        frozen(&store, "own");
+        store.mark(Mark::Dispatched { request_id: "other".into(), environment: "another".into() });
+        dispatched(&store, "second");
+        export(&store, server());
+        assert_eq!(judge(&store).unwrap(), ["late       SERVER \"GET /\" came late by 1 invocation"]);
     }
 
     #[test]

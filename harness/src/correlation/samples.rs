@@ -86,6 +86,7 @@ pub(crate) fn delivery() -> Delivery {
 pub(crate) fn invocation(request_id: &str) -> Invocation {
     Invocation {
         request_id: request_id.into(),
+        environment: "environment".into(),
         cold_start: false,
         event_trace_header: None,
         runtime_trace_header: None,

@@ -2,9 +2,10 @@
 //!
 //! With active tracing the Lambda service reports a segment of its own, `AWS::Lambda`, and one for the function,
 //! `AWS::Lambda::Function`, whose id is the `Parent` in the runtime's trace header. Below the function's stand
-//! `Initialization`, for the first invocation of an environment only, and `Overhead`, in which the runtime makes ready
-//! for the next event; what the function reports hangs directly on its segment ("Visualize Lambda function invocations
-//! using AWS X-Ray" in the Lambda Developer Guide; its older form has an `Invocation` between the two).
+//! `Initialization`, for the first invocation of an environment only, `Invocation`, in which the handler ran, and
+//! `Overhead`, in which the runtime makes ready for the next event ("Visualize Lambda function invocations using AWS X-Ray"
+//! in the Lambda Developer Guide). What the function reports names the function's segment as its parent, and is drawn
+//! within the invocation.
 //!
 //! They are for showing only: no span, never in the store, never what a step looks at.
 
@@ -30,6 +31,8 @@ pub enum SegmentKind {
     Function,
     /// The Init phase; of the first invocation only.
     Initialization,
+    /// From the event until the response.
+    Invocation,
     /// From the response until the runtime and all extensions are ready for the next event.
     Overhead,
 }
@@ -40,6 +43,7 @@ impl fmt::Display for SegmentKind {
             Self::Service => "AWS::Lambda",
             Self::Function => "AWS::Lambda::Function",
             Self::Initialization => "Initialization",
+            Self::Invocation => "Invocation",
             Self::Overhead => "Overhead",
         })
     }
@@ -116,6 +120,7 @@ pub fn segments(capture: &Capture, delivery: &Delivery) -> Vec<Segment> {
             let ahead = (end < sent).then(|| Duration::from_nanos(sent - end));
             Segment { ahead, ..one(SegmentKind::Initialization, Some(function), (start, end)) }
         }));
+        all.extend(phases.invocation.map(|phase| one(SegmentKind::Invocation, Some(function), phase)));
         all.extend(phases.overhead.map(|phase| one(SegmentKind::Overhead, Some(function), phase)));
         Some(all)
     };
@@ -136,28 +141,35 @@ struct Phases {
     answered: u64,
     function: (u64, u64),
     init: Option<(u64, u64)>,
+    invocation: Option<(u64, u64)>,
     overhead: Option<(u64, u64)>,
 }
 
 impl Phases {
     fn of(lifecycle: &[Lifecycle], delivery: &Delivery, request_id: &str, cold_start: bool) -> Option<Self> {
-        let dispatch = Mark::Dispatched { request_id: request_id.to_owned() };
-        let Some(at) = lifecycle.iter().position(|made| made.mark == dispatch) else {
+        let dispatched = |mark: &Mark| matches!(mark, Mark::Dispatched { request_id: of, .. } if of == request_id);
+        let Some(at) = lifecycle.iter().position(|made| dispatched(&made.mark)) else {
             return Self::without_event(lifecycle, delivery);
         };
         let (before, after) = lifecycle.split_at(at);
-        let dispatched = after.first()?.arrival.unix_nano;
+        let first = after.first()?;
+        let Mark::Dispatched { environment, .. } = &first.mark else { return None };
+        let dispatched = first.arrival.unix_nano;
         let mut responded = None;
         let mut ended = None;
         for made in &after[1..] {
             let when = made.arrival.unix_nano;
             match &made.mark {
                 Mark::Responded { request_id: of } if of == request_id => responded = Some(when),
-                Mark::Frozen { .. } | Mark::EnvironmentEnded { .. } => {
+                Mark::Frozen { request_id: Some(of) } if of == request_id => {
                     ended = Some(when);
                     break;
                 }
-                Mark::Dispatched { .. } => break,
+                Mark::EnvironmentEnded { environment: of, .. } if of == environment => {
+                    ended = Some(when);
+                    break;
+                }
+                Mark::Dispatched { environment: of, .. } if of == environment => break,
                 _ => {}
             }
         }
@@ -169,6 +181,7 @@ impl Phases {
             answered,
             function: (began.unwrap_or(dispatched), ended.unwrap_or(answered)),
             init,
+            invocation: Some((dispatched, responded.or(ended).unwrap_or(answered))),
             overhead: responded.zip(ended),
         })
     }
@@ -194,7 +207,13 @@ impl Phases {
         let from = own[..end].iter().rposition(other).map_or(0, |at| at + 1);
         let start = own[from..end].iter().find(|made| matches!(made.mark, Mark::Started { .. }))?;
         let init = (start.arrival.unix_nano, own[end].arrival.unix_nano);
-        Some(Self { answered: delivery.answered.unix_nano, function: init, init: Some(init), overhead: None })
+        Some(Self {
+            answered: delivery.answered.unix_nano,
+            function: init,
+            init: Some(init),
+            invocation: None,
+            overhead: None,
+        })
     }
 }
 
@@ -233,21 +252,26 @@ pub fn drawn<'a>(segments: &'a [Segment], trace: &'a Trace) -> Vec<Line<'a>> {
         function.is_some_and(|own| span.trace_id == own.trace_id && span.parent_span_id == Some(own.id))
     };
     let (below, beside): (Vec<usize>, Vec<usize>) = trace.roots().iter().partition(|at| hangs_on_it(at));
+    let mut open = !below.is_empty();
     for segment in segments {
         let last = segments.last().is_some_and(|last| std::ptr::eq(last, segment));
         let (depth, branch) = match segment.kind {
-            SegmentKind::Service => (0, String::new()),
-            SegmentKind::Function => (1, "└─ ".to_owned()),
-            SegmentKind::Overhead => {
-                lines.extend(trace.rows_of(&below, 2, "   ", false).into_iter().map(Line::Span));
-                (2, "   └─ ".to_owned())
-            }
-            SegmentKind::Initialization if last && below.is_empty() => (2, "   └─ ".to_owned()),
-            SegmentKind::Initialization => (2, "   ├─ ".to_owned()),
+            SegmentKind::Service => (0, ""),
+            SegmentKind::Function => (1, "└─ "),
+            SegmentKind::Initialization if last && below.is_empty() => (2, "   └─ "),
+            SegmentKind::Initialization => (2, "   ├─ "),
+            SegmentKind::Invocation if last => (2, "   └─ "),
+            SegmentKind::Invocation => (2, "   ├─ "),
+            SegmentKind::Overhead => (2, "   └─ "),
         };
-        lines.push(Line::Segment { depth, branch, segment });
+        lines.push(Line::Segment { depth, branch: branch.to_owned(), segment });
+        if segment.kind == SegmentKind::Invocation {
+            let lead = if last { "      " } else { "   │  " };
+            lines.extend(trace.rows_of(&below, 3, lead, true).into_iter().map(Line::Span));
+            open = false;
+        }
     }
-    if !segments.iter().any(|segment| segment.kind == SegmentKind::Overhead) {
+    if open {
         lines.extend(trace.rows_of(&below, 2, "   ", true).into_iter().map(Line::Span));
     }
     lines.extend(trace.rows_of(&beside, 0, "", true).into_iter().map(Line::Span));

@@ -25,7 +25,7 @@ fn frozen(id: Option<&str>) -> Mark {
 }
 
 fn dispatched(id: &str) -> Mark {
-    Mark::Dispatched { request_id: id.into() }
+    Mark::Dispatched { request_id: id.into(), environment: "here".into() }
 }
 
 fn responded(id: &str) -> Mark {
@@ -33,7 +33,7 @@ fn responded(id: &str) -> Mark {
 }
 
 fn gone() -> Mark {
-    Mark::EnvironmentEnded { status: "gone".into() }
+    Mark::EnvironmentEnded { environment: "here".into(), status: "gone".into() }
 }
 
 /// A mark for each of the numbers from 1 on, and the phases of the invocation `own` among them, in milliseconds, that was
@@ -48,6 +48,7 @@ fn phases(marks: Vec<Mark>, sent: u64, cold_start: bool) -> Option<Phases> {
         answered: found.answered / 1_000_000,
         function: ms(found.function),
         init: found.init.map(ms),
+        invocation: found.invocation.map(ms),
         overhead: found.overhead.map(ms),
     })
 }
@@ -61,7 +62,10 @@ fn a_cold_start_has_its_init_and_a_warm_one_has_none() {
     let cold =
         vec![started(), frozen(None), Mark::Ready, sent(), dispatched("own"), responded("own"), frozen(Some("own"))];
     let found = phases(cold.clone(), 4, true).unwrap();
-    assert_eq!(found, Phases { answered: 6, function: (5, 7), init: Some((1, 2)), overhead: Some((6, 7)) });
+    assert_eq!(
+        found,
+        Phases { answered: 6, function: (5, 7), init: Some((1, 2)), invocation: Some((5, 6)), overhead: Some((6, 7)) }
+    );
     assert_eq!(phases(cold, 4, false).unwrap().init, None);
 }
 
@@ -78,7 +82,10 @@ fn an_init_that_the_request_brought_about_is_within_the_functions_time() {
         frozen(Some("own")),
     ];
     let found = phases(recycled, 2, true).unwrap();
-    assert_eq!(found, Phases { answered: 7, function: (3, 8), init: Some((3, 5)), overhead: Some((7, 8)) });
+    assert_eq!(
+        found,
+        Phases { answered: 7, function: (3, 8), init: Some((3, 5)), invocation: Some((6, 7)), overhead: Some((7, 8)) }
+    );
 }
 
 #[test]
@@ -103,18 +110,18 @@ fn the_init_of_an_environment_before_is_none_of_this_ones() {
 fn overhead_is_behind_the_response_and_absent_without_one_or_without_its_end() {
     let timed_out = vec![sent(), dispatched("own"), gone()];
     let found = phases(timed_out, 1, false).unwrap();
-    assert_eq!(found, Phases { answered: 3, function: (2, 3), init: None, overhead: None });
+    assert_eq!(found, Phases { answered: 3, function: (2, 3), init: None, invocation: Some((2, 3)), overhead: None });
     let never_frozen =
         vec![sent(), dispatched("own"), responded("own"), sent(), dispatched("next"), responded("next"), gone()];
     let found = phases(never_frozen, 1, false).unwrap();
-    assert_eq!(found, Phases { answered: 3, function: (2, 3), init: None, overhead: None });
+    assert_eq!(found, Phases { answered: 3, function: (2, 3), init: None, invocation: Some((2, 3)), overhead: None });
 }
 
 #[test]
 fn an_invocation_whose_init_failed_has_that_init_only() {
     let failed = vec![started(), gone(), sent(), started(), gone(), started(), gone()];
     let found = phases(failed, 3, true).unwrap();
-    assert_eq!(found, Phases { answered: 8, function: (6, 7), init: Some((6, 7)), overhead: None });
+    assert_eq!(found, Phases { answered: 8, function: (6, 7), init: Some((6, 7)), invocation: None, overhead: None });
     assert_eq!(phases(vec![sent()], 1, false), None);
 }
 
@@ -152,18 +159,18 @@ fn the_functions_segment_is_the_runtimes_parent_and_hangs_on_that_of_the_service
     let (store, delivery) = invoked(&header(1), ContextForm::Both);
     let found = store.look(|capture| segments(capture, &delivery));
     let kinds: Vec<SegmentKind> = found.iter().map(|segment| segment.kind).collect();
-    use SegmentKind::{Function, Initialization, Overhead, Service};
-    assert_eq!(kinds, [Service, Function, Initialization, Overhead]);
+    use SegmentKind::{Function, Initialization, Invocation, Overhead, Service};
+    assert_eq!(kinds, [Service, Function, Initialization, Invocation, Overhead]);
     assert_eq!(found[1].id, span_id(FUNCTION));
     let parents: Vec<Option<SpanId>> = found.iter().map(|segment| segment.parent).collect();
     let function = Some(found[1].id);
-    assert_eq!(parents, [Some(span_id(99)), Some(found[0].id), function, function]);
+    assert_eq!(parents, [Some(span_id(99)), Some(found[0].id), function, function, function]);
     assert!(found.iter().all(|segment| segment.trace_id == trace_id(1)));
     assert!(found[2].ahead.is_some() && found[3].ahead.is_none());
     let mut ids: Vec<SpanId> = found.iter().map(|segment| segment.id).collect();
     ids.sort();
     ids.dedup();
-    assert_eq!(ids.len(), 4);
+    assert_eq!(ids.len(), 5);
 }
 
 #[test]
@@ -187,10 +194,11 @@ fn what_is_not_sampled_and_what_is_no_invocation_has_no_segments() {
 fn segments_are_no_spans_for_any_step() {
     let (store, delivery) = invoked(&header(1), ContextForm::Both);
     store.look(|capture| {
-        assert_eq!(segments(capture, &delivery).len(), 4);
+        assert_eq!(segments(capture, &delivery).len(), 5);
         let evidence = evidence(capture, &delivery);
         assert_eq!((evidence.trace.len(), capture.spans().len()), (2, 2));
-        for kind in [SegmentKind::Service, SegmentKind::Function, SegmentKind::Initialization, SegmentKind::Overhead] {
+        use SegmentKind::{Function, Initialization, Invocation, Overhead, Service};
+        for kind in [Service, Function, Initialization, Invocation, Overhead] {
             let name = Some(TextMatcher::parse(&kind.to_string()).unwrap());
             let matcher = SpanMatcher { name, ..SpanMatcher::default() };
             assert!(matcher.find(evidence.trace.spans()).is_err(), "{kind}");
@@ -213,13 +221,17 @@ fn the_functions_spans_are_drawn_on_its_segment_between_init_and_overhead() {
             "AWS::Lambda  derived",
             "└─ AWS::Lambda::Function  derived",
             "   ├─ Initialization  derived",
-            "   ├─ SERVER GET /files/",
-            "   │  └─ INTERNAL list",
+            "   ├─ Invocation  derived",
+            "   │  └─ SERVER GET /files/",
+            "   │     └─ INTERNAL list",
             "   └─ Overhead  derived",
         ];
         assert_eq!(without_times(&drawn(&segments, &evidence.trace)), expected);
         let warm: Vec<Segment> = segments.into_iter().filter(|segment| segment.kind != SegmentKind::Overhead).collect();
-        assert_eq!(without_times(&drawn(&warm, &evidence.trace))[3], "   └─ SERVER GET /files/");
+        assert_eq!(
+            without_times(&drawn(&warm, &evidence.trace))[3..5],
+            ["   └─ Invocation  derived", "      └─ SERVER GET /files/"]
+        );
     });
 }
 
@@ -230,7 +242,15 @@ fn a_span_that_hangs_on_the_client_is_drawn_beside_the_segments() {
     store.look(|capture| {
         let segments = segments(capture, &delivery);
         let drawn = without_times(&drawn(&segments, &trace));
-        assert_eq!(drawn[2..], ["   ├─ Initialization  derived", "   └─ Overhead  derived", "INTERNAL GET /files/"]);
+        assert_eq!(
+            drawn[2..],
+            [
+                "   ├─ Initialization  derived",
+                "   ├─ Invocation  derived",
+                "   └─ Overhead  derived",
+                "INTERNAL GET /files/"
+            ]
+        );
     });
     assert_eq!(without_times(&super::drawn(&[], &trace)), ["INTERNAL GET /files/"]);
 }
@@ -244,6 +264,7 @@ fn a_report_marks_what_was_derived_and_shows_an_init_of_long_ago_right_before_it
         segments[2].start_unix_nano -= hour;
         segments[2].end_unix_nano = segments[2].start_unix_nano + 7_000_000;
         segments[1].start_unix_nano = segments[0].start_unix_nano + 1_000_000;
+        segments[3].start_unix_nano = segments[1].start_unix_nano;
         // The samples' spans are of 1970.
         let trace = Trace::new(
             evidence.trace.spans().map(|span| {
@@ -259,10 +280,11 @@ fn a_report_marks_what_was_derived_and_shows_an_init_of_long_ago_right_before_it
             (true, "derived", 0, 6_000),
             (true, "derived", 1, 7_000),
             (true, "derived", 2, 0),
-            (false, "SERVER", 2, 7_001),
-            (false, "INTERNAL", 3, 7_001),
+            (true, "derived", 2, 7_000),
+            (false, "SERVER", 3, 7_001),
+            (false, "INTERNAL", 4, 7_001),
         ];
-        assert_eq!(rows[..5], expected);
+        assert_eq!(rows[..6], expected);
         assert!(story.spans[2].attributes.iter().any(|(key, _)| key == "over"), "{story:?}");
     });
 }

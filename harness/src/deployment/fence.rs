@@ -509,7 +509,7 @@ impl Drop for Over<'_> {
 
 /// Waits until no span and no log record was exported for as long as `window`; `false` when that was not so by
 /// `deadline`. Metrics do not count: they are exported whether anything happens or not.
-async fn quiet(store: &Store, window: Duration, deadline: Instant) -> bool {
+pub(super) async fn quiet(store: &Store, window: Duration, deadline: Instant) -> bool {
     let exports =
         |capture: &Capture| capture.requests().iter().filter(|export| export.signal != Signal::Metrics).count();
     loop {

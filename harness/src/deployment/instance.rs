@@ -13,7 +13,7 @@ use super::{
 use crate::{
     capture::{Mark, Store},
     config,
-    stimulus::{ContextForm, Delivery, HttpRequest},
+    stimulus::{ContextForm, Delivery, HttpRequest, Identity},
     telemetry::TraceId,
 };
 
@@ -117,9 +117,18 @@ impl Deployment {
     ///
     /// When there is no answer. An answer that says that something is wrong, a gateway's 502 among them, is an answer.
     pub async fn send(&self, request: HttpRequest) -> Result<Delivery, SiteError> {
+        self.send_for(request, Identity::default()).await
+    }
+
+    /// The same for a caller that says who it is, which only a function hears of.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_for(&self, request: HttpRequest, identity: Identity) -> Result<Delivery, SiteError> {
         let mark = next_mark("tracegate");
         match &self.running {
-            Running::Function(function) => function.send(&self.spec, &self.store, request, mark).await,
+            Running::Function(function) => function.send(&self.spec, &self.store, request, identity, mark).await,
             Running::Service(service) => {
                 let own = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
                 let user_agent = own.map_or_else(|| mark.clone(), |(_, value)| value.clone());
@@ -149,9 +158,18 @@ impl Deployment {
     ///
     /// When there is no function here, or it gives no answer.
     pub async fn deliver(&self, event: serde_json::Value) -> Result<Delivery, SiteError> {
+        self.deliver_for(event, Identity::default()).await
+    }
+
+    /// The same for a caller that says who it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`deliver`](Self::deliver).
+    pub async fn deliver_for(&self, event: serde_json::Value, identity: Identity) -> Result<Delivery, SiteError> {
         match &self.running {
             Running::Function(function) => {
-                function.deliver(&self.spec, &self.store, event, next_mark("tracegate")).await
+                function.deliver(&self.spec, &self.store, event, identity, next_mark("tracegate")).await
             }
             Running::Service(_) => Err(SiteError::new(format!(
                 "deployment {} is a {} and takes no events; restrict the scenario to functions with @lambda",
@@ -205,10 +223,12 @@ impl Deployment {
         }
     }
 
-    /// Ends a function's execution environment, so that the next invocation is a cold start. A service goes on.
-    pub async fn recycle(&self) {
-        if let Running::Function(function) = &self.running {
-            function.recycle().await;
+    /// Shuts a function's execution environments down as Lambda does when nothing is asked of them, so that the next
+    /// invocation is a cold start. Returns how many there were. A service goes on.
+    pub async fn recycle(&self) -> usize {
+        match &self.running {
+            Running::Function(function) => function.recycle().await,
+            Running::Service(_) => 0,
         }
     }
 }

@@ -123,6 +123,11 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// Lets it go on. Idempotent.
     async fn thaw(&self) -> Result<(), SiteError>;
 
+    /// The most memory that it had so far, in bytes; `None` where the site cannot tell.
+    fn peak_memory(&self) -> Option<u64> {
+        None
+    }
+
     /// Takes what it has written so far into the store, where the site can do more than wait for it.
     async fn drain(&self) {}
 

@@ -293,6 +293,12 @@ impl Scene {
         self.settle(&[at], Instant::now() + patience).await?;
         let again = self.draft.request("GET", &self.sent[at].delivery.target, bytes::Bytes::new());
         let thawed = self.instance.send(again).await?;
+        let home = |delivery: &Delivery| delivery.invocation.as_ref().map(|invocation| invocation.environment.clone());
+        if home(&thawed) != home(&self.sent[at].delivery) {
+            return Err(Problem::errored(
+                "the request that was to thaw the environment went to another one: the first one was busy or has ended",
+            ));
+        }
         let proof = self.instance.settle(&thawed, Instant::now() + patience).await;
         proof.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))?;
         let sent = &self.sent[at];
@@ -402,11 +408,15 @@ fn window_end(capture: &Capture, sent: &Sent, began: u64) -> u64 {
     let own = &sent.delivery;
     let after = capture.lifecycle().iter().filter(|entry| entry.arrival.seq > own.answered.seq);
     let request_id = own.invocation.as_ref().map(|invocation| invocation.request_id.as_str());
+    let home = own.invocation.as_ref().map(|invocation| invocation.environment.as_str());
     after
         .filter_map(|entry| match &entry.mark {
             Mark::Frozen { request_id: froze } if froze.as_deref() == request_id => Some(entry.arrival.seq),
             Mark::Sent { .. } | Mark::FenceSent { .. } if request_id.is_none() => Some(entry.arrival.seq),
-            Mark::StopRequested { .. } | Mark::Exited { .. } => Some(entry.arrival.seq),
+            Mark::EnvironmentEnded { environment, .. } if Some(environment.as_str()) == home => Some(entry.arrival.seq),
+            // Another environment of the function may end meanwhile.
+            Mark::Exited { .. } if home.is_none() => Some(entry.arrival.seq),
+            Mark::StopRequested { .. } => Some(entry.arrival.seq),
             _ => None,
         })
         .min()

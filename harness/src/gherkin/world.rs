@@ -18,7 +18,7 @@ use crate::{
     correlation::segments::segments,
     deployment::assembly::Instance,
     report::{Problem, Story, Verdict},
-    stimulus::{Caller, ContextForm, Delivery, HttpRequest},
+    stimulus::{Caller, ContextForm, Delivery, HttpRequest, Identity},
 };
 
 /// What a scenario leaves behind.
@@ -111,11 +111,19 @@ pub(super) struct Draft {
     pub headers: Vec<(String, String)>,
     /// Values that must not show up in any telemetry.
     pub secrets: Vec<String>,
+    /// Who the caller of a function is.
+    pub identity: Identity,
 }
 
 impl Default for Draft {
     fn default() -> Self {
-        Self { form: ContextForm::default(), sampled: true, headers: Vec::new(), secrets: Vec::new() }
+        Self {
+            form: ContextForm::default(),
+            sampled: true,
+            headers: Vec::new(),
+            secrets: Vec::new(),
+            identity: Identity::default(),
+        }
     }
 }
 
@@ -198,6 +206,18 @@ impl Scene {
     /// Whether nobody else used the deployment since the scenario began.
     pub fn is_alone(&self) -> bool {
         !matches!(self.hold, Hold::Shared { .. })
+    }
+
+    /// Refuses what only a function would hear of.
+    pub fn only_a_function_hears(&self, what: &str) -> Result<(), Problem> {
+        let spec = &self.stage.spec;
+        if spec.kind.is_lambda() {
+            return Ok(());
+        }
+        let (name, kind) = (&spec.name, spec.kind);
+        Err(Problem::errored(format!(
+            "{name} is a {kind}, and only a function hears of {what}; restrict the scenario with @lambda"
+        )))
     }
 
     /// A literal event: a JSON file beside the feature file, or in a folder above it up to that of tracegate.toml.

@@ -36,6 +36,16 @@ impl HttpRequest {
     }
 }
 
+/// What a caller that is an app says of itself to a function, each as raw JSON and only there when it was given
+/// (`ClientContext` of Lambda's Invoke API, and the identity that Amazon Cognito knows the caller by).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// `Lambda-Runtime-Client-Context`, what the AWS Mobile SDK says of the app and the device.
+    pub client_context: Option<String>,
+    /// `Lambda-Runtime-Cognito-Identity`: `{"cognitoIdentityId":…,"cognitoIdentityPoolId":…}`.
+    pub cognito: Option<String>,
+}
+
 /// What the client read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpResponse {
@@ -59,6 +69,8 @@ impl HttpResponse {
 pub struct Invocation {
     /// `Lambda-Runtime-Aws-Request-Id`.
     pub request_id: String,
+    /// Its execution environment, by the name of the log stream.
+    pub environment: String,
     /// Whether it was the first one of its execution environment.
     pub cold_start: bool,
     /// `X-Amzn-Trace-Id` in the event as it was delivered, its name in any case; `None` when the event has none.

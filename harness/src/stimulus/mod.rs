@@ -7,4 +7,4 @@ mod context;
 mod delivery;
 
 pub use context::{Caller, ContextForm};
-pub use delivery::{Delivery, HttpRequest, HttpResponse, Invocation};
+pub use delivery::{Delivery, HttpRequest, HttpResponse, Identity, Invocation};

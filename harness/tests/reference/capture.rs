@@ -118,6 +118,7 @@ fn request(json: &Json, (sent, answered): (u64, u64)) -> Request {
         response: HttpResponse { status: 200, headers: Vec::new(), body: Bytes::new() },
         invocation: text("request_id").map(|request_id| Invocation {
             request_id,
+            environment: "environment".into(),
             cold_start: json["seq"] == 0,
             event_trace_header: header("x-amzn-trace-id").map(str::to_owned),
             runtime_parent: runtime.as_deref().and_then(|header| header.parse::<XrayHeader>().ok()?.parent),

@@ -1,7 +1,7 @@
 //! The life of an execution environment: Init, Invoke, freeze and thaw, and Shutdown.
 //!
-//! One task owns the environment and takes one invocation after the other, so the order of freeze, thaw and dispatch
-//! needs no lock. The caller has its answer when the runtime has posted it; the task goes on until the runtime and every
+//! One task owns the environment and takes one invocation after the other (several at a time are in
+//! [managed](super::managed)), so the order of freeze, thaw and dispatch needs no lock. The caller has its answer when the runtime has posted it; the task goes on until the runtime and every
 //! extension have asked for the next event, and freezes the environment only then: runtimes flush telemetry between the
 //! two, and extensions hand it on. Their requests for the next event stay open while they are frozen, and are answered
 //! after the thaw.
@@ -22,16 +22,18 @@ use tokio::{
 
 use super::{
     extensions_api::{Idle, invoke_event, shutdown_event},
-    init::NoInit,
+    init::{NoInit, Why},
     platform::{End, InitPhase},
+    pool::Turn,
     processes::{Current, Processes, Who},
-    runtime_api::{Answer, Did, Dispatch, Failure, Identity, RuntimeApi},
+    runtime_api::{Answer, Did, Dispatch, Failure, RuntimeApi},
     variables,
 };
 use crate::{
     capture::{Mark, Store},
     config,
     deployment::{Exit, Launch, Site, SiteError, service::last_output},
+    stimulus::Identity,
 };
 
 /// How long Shutdown may take with an external extension, all in all.
@@ -45,19 +47,47 @@ const SHUTDOWN_WITH_INTERNAL: Duration = Duration::from_millis(500);
 
 /// What the task is asked to do.
 pub(super) enum Command {
-    Invoke { event: Bytes, trace_header: Option<String>, identity: Identity, reply: Reply },
-    Recycle(oneshot::Sender<()>),
-    Stop { signal: Signal, grace: Duration, reply: oneshot::Sender<Exit> },
+    Invoke(Box<Invoke>),
+    /// Ends the environment as Lambda does when nothing is asked of it. Tells how it ended, `None` when there was none.
+    Recycle(oneshot::Sender<Option<Exit>>),
+    /// The same with a signal of the test's own.
+    Stop {
+        signal: Signal,
+        grace: Duration,
+        reply: oneshot::Sender<Option<Exit>>,
+    },
+}
+
+/// One invocation to be made.
+pub(super) struct Invoke {
+    pub(super) request_id: String,
+    pub(super) event: Bytes,
+    pub(super) trace_header: Option<String>,
+    pub(super) identity: Identity,
+    /// Told as soon as the environment is known.
+    pub(super) begun: oneshot::Sender<Begun>,
+    /// Told at the invocation's end.
+    pub(super) reply: Reply,
+    /// The place that the invocation takes, given back when the environment can take another one.
+    pub(super) turn: Turn,
 }
 
 /// Who waits for an invocation's end.
 type Reply = oneshot::Sender<Result<Outcome, SiteError>>;
 
+/// Which invocation it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Begun {
+    pub(super) request_id: String,
+    /// The environment, by the name of its log stream.
+    pub(super) environment: String,
+    pub(super) cold_start: bool,
+}
+
 /// An invocation's end, as the caller sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Outcome {
-    pub(super) request_id: String,
-    pub(super) cold_start: bool,
+    pub(super) begun: Begun,
     pub(super) answer: Answer,
 }
 
@@ -79,10 +109,12 @@ pub(super) struct Environments {
 /// One execution environment, frozen unless an invocation runs.
 #[derive(Debug)]
 pub(super) struct Environment {
+    /// The name of its log stream.
+    pub(super) name: String,
     pub(super) processes: Processes,
     pub(super) api: RuntimeApi,
-    /// The runtime's open request for the next event.
-    pub(super) waiting: oneshot::Sender<Box<Dispatch>>,
+    /// The runtime's open request for the next event, or, where it has several workers, requests.
+    pub(super) waiting: Vec<oneshot::Sender<Box<Dispatch>>>,
     /// Those of the extensions.
     pub(super) idle: BTreeMap<usize, Idle>,
     pub(super) invocations: u64,
@@ -99,30 +131,39 @@ pub(super) enum State {
 
 /// Why an environment ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
+pub(super) enum Reason {
+    /// Nothing was asked of it for a while.
     Spindown,
     Timeout,
     Failure,
 }
 
 /// One invocation under way.
-struct Call {
-    request_id: String,
-    cold_start: bool,
+pub(super) struct Call {
+    begun: Begun,
     reply: Option<Reply>,
 }
 
 impl Call {
-    fn answer(&mut self, answer: Answer) {
+    pub(super) fn new(begun: Begun, reply: Reply) -> Self {
+        Self { begun, reply: Some(reply) }
+    }
+
+    pub(super) fn answer(&mut self, answer: Answer) {
         if let Some(reply) = self.reply.take() {
-            let _ =
-                reply.send(Ok(Outcome { request_id: self.request_id.clone(), cold_start: self.cold_start, answer }));
+            let _ = reply.send(Ok(Outcome { begun: self.begun.clone(), answer }));
         }
     }
 
-    fn fail(&mut self, category: &str, what: &str, store: &Store) {
-        let message = format!("RequestId: {} Error: {what}\n{}", self.request_id, last_output(store));
+    pub(super) fn fail(&mut self, category: &str, what: &str, store: &Store) {
+        let message = format!("RequestId: {} Error: {what}\n{}", self.begun.request_id, last_output(store));
         self.answer(Answer::Error(Failure::of_platform(category, message)));
+    }
+
+    fn refuse(self, error: SiteError) {
+        if let Some(reply) = self.reply {
+            let _ = reply.send(Err(error));
+        }
     }
 }
 
@@ -136,24 +177,16 @@ impl Environments {
                 self.end(std::mem::replace(&mut state, State::Cold), Reason::Failure).await;
             }
             match command {
-                Command::Invoke { event, trace_header, identity, reply } => {
-                    let call =
-                        Call { request_id: uuid::Uuid::new_v4().to_string(), cold_start: false, reply: Some(reply) };
-                    state = self.serve(state, event, trace_header, identity, call).await;
-                }
+                Command::Invoke(invoke) => state = self.serve(state, *invoke).await,
                 Command::Recycle(reply) => {
-                    self.end(std::mem::replace(&mut state, State::Cold), Reason::Spindown).await;
-                    let _ = reply.send(());
+                    let _ = reply.send(self.end(std::mem::replace(&mut state, State::Cold), Reason::Spindown).await);
                 }
                 Command::Stop { signal, grace, reply } => {
                     let exit = match std::mem::replace(&mut state, State::Cold) {
                         State::Ready(environment) if environment.processes.extensions().is_empty() => {
-                            self.stop(*environment, signal, grace).await
+                            Some(self.stop(*environment, signal, grace).await)
                         }
-                        State::Ready(environment) => self.shutdown(*environment, Reason::Spindown).await,
-                        State::Cold | State::InitFailed => {
-                            Exit { status: "no execution environment is running".into(), orderly: true }
-                        }
+                        other => self.end(other, Reason::Spindown).await,
                     };
                     let _ = reply.send(exit);
                 }
@@ -162,22 +195,18 @@ impl Environments {
     }
 
     /// One invocation, after an Init where there is no environment.
-    async fn serve(
-        &self,
-        state: State,
-        event: Bytes,
-        trace_header: Option<String>,
-        identity: Identity,
-        mut call: Call,
-    ) -> State {
+    async fn serve(&self, state: State, invoke: Invoke) -> State {
         let timeout = self.spec.function.timeout;
         let mut deadline = None;
         let mut state = state;
         if let State::Cold = state {
             state = match self.init(self.spec.function.init_timeout, InitPhase::Init).await {
                 Ok(ready) => State::Ready(Box::new(ready)),
-                Err(NoInit::TimedOut(_) | NoInit::Failed(_)) => State::InitFailed,
-                Err(NoInit::Site(error)) => return Self::refuse(call, error),
+                Err(NoInit { why: Why::TimedOut(_) | Why::Failed(_), .. }) => State::InitFailed,
+                Err(failed) => {
+                    Self::answer_failed_init(invoke, failed);
+                    return State::Cold;
+                }
             };
         }
         let environment = match state {
@@ -187,52 +216,54 @@ impl Environments {
                 deadline = Some(Instant::now() + timeout);
                 match self.init(timeout, InitPhase::Invoke).await {
                     Ok(environment) => environment,
-                    Err(NoInit::Site(error)) => return Self::refuse(call, error),
-                    Err(NoInit::TimedOut(failure) | NoInit::Failed(failure)) => {
-                        call.cold_start = true;
-                        call.answer(Answer::Error(failure));
-                        return State::InitFailed;
+                    Err(failed) => {
+                        let again = if matches!(failed.why, Why::Site(_)) { State::Cold } else { State::InitFailed };
+                        Self::answer_failed_init(invoke, failed);
+                        return again;
                     }
                 }
             }
         };
-        call.cold_start = environment.invocations == 0;
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + timeout);
+        self.invoke(environment, invoke, deadline).await
+    }
+
+    /// Tells the caller that there is no environment for its invocation.
+    pub(super) fn answer_failed_init(invoke: Invoke, failed: NoInit) {
+        let Invoke { request_id, begun, reply, .. } = invoke;
+        let known = Begun { request_id, environment: failed.environment, cold_start: true };
+        let _ = begun.send(known.clone());
+        let mut call = Call::new(known, reply);
+        match failed.why {
+            Why::Site(error) => call.refuse(error),
+            Why::TimedOut(failure) | Why::Failed(failure) => call.answer(Answer::Error(failure)),
+        }
+    }
+
+    /// One invocation in an environment that waits for it.
+    async fn invoke(&self, mut environment: Environment, invoke: Invoke, deadline: Instant) -> State {
+        let Invoke { request_id, event, trace_header, identity, begun, reply, mut turn } = invoke;
+        let cold_start = environment.invocations == 0;
+        environment.invocations += 1;
+        let known = Begun { request_id: request_id.clone(), environment: environment.name.clone(), cold_start };
+        let _ = begun.send(known.clone());
+        let mut call = Call::new(known, reply);
         let dispatch = Dispatch {
-            request_id: call.request_id.clone(),
+            request_id: request_id.clone(),
             invocation_id: uuid::Uuid::new_v4().to_string(),
-            deadline_ms: 0,
+            deadline_ms: epoch_ms(deadline),
             function_arn: variables::arn(&self.spec.function),
             trace_header,
             identity,
             event,
         };
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + timeout);
-        self.invoke(environment, dispatch, deadline, call).await
-    }
-
-    fn refuse(call: Call, error: SiteError) -> State {
-        if let Some(reply) = call.reply {
-            let _ = reply.send(Err(error));
-        }
-        State::Cold
-    }
-
-    /// One invocation in an environment that waits for it.
-    async fn invoke(
-        &self,
-        mut environment: Environment,
-        mut dispatch: Dispatch,
-        deadline: Instant,
-        mut call: Call,
-    ) -> State {
-        environment.invocations += 1;
-        dispatch.deadline_ms = epoch_ms(deadline);
         // Before it goes on, so that what arrives from then on is stored behind this mark.
-        if self.spec.function.freeze {
+        if self.spec.function.freezes() {
             self.store.mark(Mark::Thawed);
         }
         if let Err(error) = environment.processes.thaw().await {
-            return Self::refuse(call, error);
+            call.refuse(error);
+            return State::Cold;
         }
         let about = invoke_event(
             &dispatch.request_id,
@@ -244,11 +275,11 @@ impl Environments {
         let of_invoke = extensions.iter().enumerate().filter(|(_, extension)| extension.invoke);
         let mut events: BTreeMap<usize, Bytes> = of_invoke.map(|(index, _)| (index, about.clone())).collect();
         let platform = environment.api.platform().clone();
-        platform.start(&dispatch.request_id, dispatch.trace_header.as_deref());
+        platform.start(&request_id, dispatch.trace_header.as_deref());
         let mut end = End::Success;
         let mut undelivered = Some(Box::new(dispatch));
-        let Environment { processes, mut api, waiting, mut idle, invocations } = environment;
-        let mut waiting = Some(waiting);
+        let Environment { name, processes, mut api, mut waiting, mut idle, invocations } = environment;
+        let mut waiting = waiting.pop();
         let (reason, status) = loop {
             for (index, event) in std::mem::take(&mut events) {
                 match idle.remove(&index) {
@@ -263,17 +294,19 @@ impl Environments {
                 undelivered = undelivered.and_then(|event| api.hand_out(asked, event).err());
             }
             if waiting.is_some() && undelivered.is_none() && idle.len() == extensions.len() {
-                platform.report();
+                platform.report(&request_id, processes.memory_mb());
                 match processes.freeze().await {
-                    Ok(true) => drop(self.store.mark(Mark::Frozen { request_id: Some(call.request_id.clone()) })),
+                    Ok(true) => drop(self.store.mark(Mark::Frozen { request_id: Some(request_id.clone()) })),
                     Ok(false) => {}
                     Err(error) => {
                         tracing::warn!("{} cannot be frozen: {error}", processes.what());
                         break (Reason::Failure, format!("the environment could not be frozen: {error}"));
                     }
                 }
-                if let Some(waiting) = waiting {
-                    return State::Ready(Box::new(Environment { processes, api, waiting, idle, invocations }));
+                if let Some(asked) = waiting {
+                    turn.warm = true;
+                    let waiting = vec![asked];
+                    return State::Ready(Box::new(Environment { name, processes, api, waiting, idle, invocations }));
                 }
                 break (Reason::Failure, "the runtime is gone".into());
             }
@@ -284,12 +317,12 @@ impl Environments {
                     Some(Did::Asked(asked)) => {
                         waiting = Some(asked);
                         if undelivered.is_none() {
-                            platform.runtime_done(end.clone());
+                            platform.runtime_done(&request_id, end.clone());
                         }
                     }
-                    Some(Did::Answered(answer)) => {
+                    Some(Did::Answered { answer, .. }) => {
                         match &answer {
-                            Answer::Response(body) => platform.responded(body.len()),
+                            Answer::Response(body) => platform.responded(&request_id, body.len()),
                             Answer::Error(failure) => end = End::Error(failure.category.clone()),
                         }
                         call.answer(answer);
@@ -298,7 +331,7 @@ impl Environments {
                     Some(Did::ExtensionFailed { name, during, error }) => {
                         let status = format!("the extension {name} reported an error: {error}");
                         let category = format!("Extension.{during}Error");
-                        platform.runtime_done(End::Failure(category.clone()));
+                        platform.runtime_done(&request_id, End::Failure(category.clone()));
                         call.fail(&category, &status, &self.store);
                         break (Reason::Failure, status);
                     }
@@ -309,7 +342,7 @@ impl Environments {
                         Who::Runtime => ("Runtime.ExitError", format!("Runtime exited with error: {status}")),
                         Who::Extension(name) => ("Extension.Crash", format!("the extension {name} ended: {status}")),
                     };
-                    platform.runtime_done(End::Failure(category.into()));
+                    platform.runtime_done(&request_id, End::Failure(category.into()));
                     call.fail(category, &status, &self.store);
                     break (Reason::Failure, status);
                 }
@@ -323,32 +356,33 @@ impl Environments {
                     if let (true, Some((_, extension))) = (waiting.is_some(), late) {
                         status.push_str(&format!(": the extension {} did not ask for the next event", extension.name));
                     }
-                    platform.runtime_done(End::Timeout);
+                    platform.runtime_done(&request_id, End::Timeout);
                     call.fail("Sandbox.Timedout", &status, &self.store);
                     break (Reason::Timeout, status);
                 }
             }
         };
-        platform.report();
-        let runtime = waiting.unwrap_or_else(|| oneshot::channel().0);
-        let left = Environment { processes, api, waiting: runtime, idle, invocations };
+        platform.report(&request_id, processes.memory_mb());
+        let waiting = waiting.into_iter().collect();
+        let left = Environment { name, processes, api, waiting, idle, invocations };
         self.shutdown_as(left, reason, status).await;
         State::Cold
     }
 
-    async fn end(&self, state: State, reason: Reason) {
-        if let State::Ready(environment) = state {
-            self.shutdown(*environment, reason).await;
+    async fn end(&self, state: State, reason: Reason) -> Option<Exit> {
+        match state {
+            State::Ready(environment) => Some(self.shutdown(*environment, reason).await),
+            State::Cold | State::InitFailed => None,
         }
     }
 
     /// Ends an environment without extensions by a signal of the test's own.
-    async fn stop(&self, environment: Environment, signal: Signal, grace: Duration) -> Exit {
+    pub(super) async fn stop(&self, environment: Environment, signal: Signal, grace: Duration) -> Exit {
         let exit = match environment.processes.runtime() {
             Some(runtime) => runtime.stop(signal, grace).await,
             None => Exit { status: "no runtime is running".into(), orderly: true },
         };
-        self.store.mark(Mark::EnvironmentEnded { status: exit.status.clone() });
+        self.store.mark(Mark::EnvironmentEnded { environment: environment.name, status: exit.status.clone() });
         exit
     }
 
@@ -364,8 +398,8 @@ impl Environments {
     /// The Shutdown phase. Without an extension the runtime is killed at once. With an external one the runtime gets
     /// SIGTERM first (unless it has failed already), then those that registered for it get `SHUTDOWN`, and what is left
     /// after 2 s is killed.
-    async fn shutdown_as(&self, environment: Environment, reason: Reason, status: String) -> Exit {
-        let Environment { processes, mut api, mut idle, .. } = environment;
+    pub(super) async fn shutdown_as(&self, environment: Environment, reason: Reason, status: String) -> Exit {
+        let Environment { name, processes, mut api, mut idle, .. } = environment;
         let deadline = Instant::now() + SHUTDOWN;
         let extensions = api.extensions();
         let external = extensions.iter().any(|extension| extension.external);
@@ -389,14 +423,14 @@ impl Environments {
         }
         let told = extensions.iter().enumerate().filter(|(_, extension)| extension.external && extension.shutdown);
         let why = match reason {
-            Reason::Spindown => "SPINDOWN",
-            Reason::Timeout => "TIMEOUT",
-            Reason::Failure => "FAILURE",
+            Reason::Spindown => "spindown",
+            Reason::Timeout => "timeout",
+            Reason::Failure => "failure",
         };
         let event = shutdown_event(why, epoch_ms(deadline));
         let mut events: BTreeMap<usize, Bytes> = told.map(|(index, _)| (index, event.clone())).collect();
-        for (name, sandbox) in processes.extensions() {
-            let is_told = events.keys().any(|&index| extensions[index].name == *name);
+        for (extension, sandbox) in processes.extensions() {
+            let is_told = events.keys().any(|&index| extensions[index].name == *extension);
             if !is_told {
                 sandbox.kill().await;
             }
@@ -428,13 +462,13 @@ impl Environments {
             }
         }
         processes.kill().await;
-        self.store.mark(Mark::EnvironmentEnded { status });
+        self.store.mark(Mark::EnvironmentEnded { environment: name, status });
         exit
     }
 }
 
 /// A moment of the future in milliseconds since the Unix epoch.
-fn epoch_ms(moment: Instant) -> u128 {
+pub(super) fn epoch_ms(moment: Instant) -> u128 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (now + moment.saturating_duration_since(Instant::now())).as_millis()
 }

@@ -20,7 +20,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
-use super::runtime_api::{Did, Shared, accepted, refusal};
+use super::{
+    posted::Mode,
+    runtime_api::{Did, Shared, accepted, refusal},
+};
 
 /// Extensions that one function can have.
 const MOST: usize = 10;
@@ -124,7 +127,8 @@ pub(super) fn invoke_event(request_id: &str, deadline_ms: u128, arn: &str, trace
     event.to_string().into()
 }
 
-/// The `SHUTDOWN` event; `reason` is `SPINDOWN`, `TIMEOUT` or `FAILURE`.
+/// The `SHUTDOWN` event; `reason` is `spindown`, `timeout` or `failure`, in lower case as AWS's runtime interface emulator
+/// has it.
 pub(super) fn shutdown_event(reason: &str, deadline_ms: u128) -> Bytes {
     let deadline_ms = u64::try_from(deadline_ms).unwrap_or(u64::MAX);
     json!({ "eventType": "SHUTDOWN", "shutdownReason": reason, "deadlineMs": deadline_ms }).to_string().into()
@@ -155,8 +159,17 @@ async fn register(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
         Err(error) => return refusal(StatusCode::BAD_REQUEST, "InvalidRequestFormat", error.to_string()),
     };
     let external = shared.about.external.iter().any(|external| external == name);
+    let managed = shared.about.function.concurrency.is_some();
+    if managed && !external && !asked.events.is_empty() {
+        return refuse("Extension.InvalidEventType", "No events allowed for internal extensions".into());
+    }
     for event in &asked.events {
         match event.as_str() {
+            // Several invocations run at the same time there, so none of them is the extension's cue.
+            "INVOKE" if managed => {
+                let message = "INVOKE: on a Lambda Managed Instance an extension can register for SHUTDOWN only".into();
+                return refuse("Extension.InvalidEventType", message);
+            }
             "INVOKE" => {}
             "SHUTDOWN" if external => {}
             "SHUTDOWN" => {
@@ -243,7 +256,7 @@ async fn exit_error(state: State<Arc<Shared>>, headers: HeaderMap, body: Body) -
 }
 
 async fn failed(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body, during: &'static str) -> Response {
-    let body = match super::posted::read(body, super::posted::Mode::Buffered).await {
+    let body = match super::posted::read(body, Mode::Buffered, shared.about.limits.of(Mode::Buffered)).await {
         Ok(received) => received.body,
         Err(refused) => return *refused,
     };

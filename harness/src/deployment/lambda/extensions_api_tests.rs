@@ -32,9 +32,13 @@ async fn call(
 }
 
 async fn api() -> (SocketAddr, RuntimeApi) {
+    serve(crate::config::Function::default()).await
+}
+
+async fn serve(function: crate::config::Function) -> (SocketAddr, RuntimeApi) {
     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
     let address = listener.local_addr().unwrap();
-    let about = About { external: vec!["outside".into(), "second".into()], ..About::default() };
+    let about = About { external: vec!["outside".into(), "second".into()], function, ..About::default() };
     (address, RuntimeApi::start(listener, about, Arc::new(Store::default())))
 }
 
@@ -93,6 +97,18 @@ async fn a_registration_that_lambda_would_refuse_is_refused() {
     }
     assert_eq!(refused(&register(address, "one more", "{}").await), (403, "Extension.TooManyExtensions".into()));
     assert_eq!(api.extension_count(), MOST);
+}
+
+#[tokio::test]
+async fn on_a_managed_instance_an_external_extension_registers_for_shutdown_and_an_internal_one_for_nothing() {
+    let (address, _api) = serve(crate::config::Function { concurrency: Some(2), ..Default::default() }).await;
+    let shutdown = r#"{"events":["SHUTDOWN"]}"#;
+    for (name, asked) in [("outside", BOTH), ("inside", shutdown), ("inside", r#"{"events":["INVOKE"]}"#)] {
+        let refused = refused(&register(address, name, asked).await);
+        assert_eq!(refused, (403, "Extension.InvalidEventType".into()), "{name} {asked}");
+    }
+    assert_eq!(register(address, "outside", shutdown).await.status, 200);
+    assert_eq!(register(address, "inside", "{}").await.status, 200);
 }
 
 #[tokio::test]
@@ -181,8 +197,8 @@ async fn an_extension_that_gives_up_says_why_and_can_ask_for_nothing_more() {
 
 #[test]
 fn a_shutdown_says_why_and_until_when() {
-    let event: Value = serde_json::from_slice(&shutdown_event("SPINDOWN", 7)).unwrap();
-    assert_eq!(event, json!({ "eventType": "SHUTDOWN", "shutdownReason": "SPINDOWN", "deadlineMs": 7 }));
+    let event: Value = serde_json::from_slice(&shutdown_event("spindown", 7)).unwrap();
+    assert_eq!(event, json!({ "eventType": "SHUTDOWN", "shutdownReason": "spindown", "deadlineMs": 7 }));
     let untraced: Value = serde_json::from_slice(&invoke_event("id", 7, "arn", None)).unwrap();
     assert_eq!(untraced.get("tracing"), None);
 }

@@ -22,9 +22,17 @@ use crate::{
     deployment::{Site, SiteError, service::last_output},
 };
 
+/// An environment that did not come to be.
+#[derive(Debug)]
+pub(super) struct NoInit {
+    /// Its name, that of its log stream.
+    pub(super) environment: String,
+    pub(super) why: Why,
+}
+
 /// Why there is no environment.
 #[derive(Debug)]
-pub(super) enum NoInit {
+pub(super) enum Why {
     /// Nothing could be started.
     Site(SiteError),
     /// It took longer than its limit; the message says who had not done what.
@@ -33,7 +41,7 @@ pub(super) enum NoInit {
     Failed(Failure),
 }
 
-impl From<SiteError> for NoInit {
+impl From<SiteError> for Why {
     fn from(error: SiteError) -> Self {
         Self::Site(error)
     }
@@ -55,6 +63,12 @@ impl Environments {
     /// Starts an environment and waits until its runtime and all extensions have asked for their first event; it is
     /// frozen then.
     pub(super) async fn init(&self, limit: Duration, phase: InitPhase) -> Result<Environment, NoInit> {
+        let environment = variables::log_stream(&self.spec.function);
+        self.init_as(&environment, limit, phase).await.map_err(|why| NoInit { environment, why })
+    }
+
+    /// The same for an environment whose log stream has this name.
+    async fn init_as(&self, name: &str, limit: Duration, phase: InitPhase) -> Result<Environment, Why> {
         let function = &self.spec.function;
         let site = self.place().await?;
         // An image may have to be made first, which is no part of Init.
@@ -62,18 +76,23 @@ impl Environments {
         let external: Vec<String> = self.extensions.iter().filter_map(|launch| launch.extension.clone()).collect();
         let json_lines =
             self.launch.env.get("AWS_LAMBDA_LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json"));
-        let about = About { function: function.clone(), external: external.clone(), json_lines };
+        let about = About {
+            function: function.clone(),
+            environment: name.to_owned(),
+            external: external.clone(),
+            json_lines,
+            ..About::default()
+        };
         let mut api = RuntimeApi::start(self.listener.clone(), about, self.store.clone());
         let platform = api.platform().clone();
         platform.init_start(phase);
-        let log_stream = variables::log_stream(function);
-        let mut processes = Processes::new(function.freeze, self.current.clone());
+        let mut processes = Processes::new(function.freezes(), self.current.clone());
         for launch in &self.extensions {
             let mut launch = launch.clone();
-            let name = launch.extension.clone().unwrap_or_default();
-            variables::set_for_extension(&mut launch.env, function, &self.runtime_api, &log_stream);
+            let extension = launch.extension.clone().unwrap_or_default();
+            variables::set_for_extension(&mut launch.env, function, &self.runtime_api, name);
             match site.launch(launch, self.store.clone()).await {
-                Ok(sandbox) => processes.add_extension(name, sandbox),
+                Ok(sandbox) => processes.add_extension(extension, sandbox),
                 Err(error) => {
                     processes.kill().await;
                     return Err(error.into());
@@ -81,13 +100,13 @@ impl Environments {
             }
         }
         let mut unregistered: BTreeSet<String> = external.into_iter().collect();
-        let mut runtime = None;
+        let mut waiting = Vec::new();
         let mut idle: BTreeMap<usize, Idle> = BTreeMap::new();
         let failed = loop {
             // Lambda starts the runtime once every external extension has registered.
             if unregistered.is_empty() && processes.runtime().is_none() {
                 let mut launch = self.launch.clone();
-                variables::set(&mut launch.env, function, &self.runtime_api, &log_stream);
+                variables::set(&mut launch.env, function, &self.runtime_api, name);
                 match site.launch(launch, self.store.clone()).await {
                     Ok(sandbox) => processes.add_runtime(sandbox),
                     Err(error) => {
@@ -96,7 +115,7 @@ impl Environments {
                     }
                 }
             }
-            if runtime.is_some() && idle.len() == api.extension_count() {
+            if !waiting.is_empty() && idle.len() == api.extension_count() {
                 break None;
             }
             tokio::select! {
@@ -104,28 +123,28 @@ impl Environments {
                 biased;
                 did = api.did.recv() => match did {
                     Some(Did::Registered(name)) => drop(unregistered.remove(&name)),
-                    Some(Did::Asked(waiting)) => runtime = Some(waiting),
+                    Some(Did::Asked(asked)) => waiting.push(asked),
                     Some(Did::ExtensionAsked { index, waiting }) => drop(idle.insert(index, waiting)),
                     Some(Did::FailedInit(failure)) => {
                         let message = format!("failed in Init: {}: {}", failure.error_type, failure.message);
-                        break Some(NoInit::Failed(Failure { message, ..failure }));
+                        break Some(Why::Failed(Failure { message, ..failure }));
                     }
                     Some(Did::ExtensionFailed { name, during, error }) => {
                         let message = format!("failed in Init: the extension {name} reported an error: {error}");
                         let category = format!("Extension.{during}Error");
-                        break Some(NoInit::Failed(Failure::of_platform(&category, message)));
+                        break Some(Why::Failed(Failure::of_platform(&category, message)));
                     }
-                    Some(Did::Answered(_)) | None => {
+                    Some(Did::Answered { .. }) | None => {
                         let message = "answered an invocation that it never had".into();
-                        break Some(NoInit::Failed(Failure::of_platform("Runtime.Unknown", message)));
+                        break Some(Why::Failed(Failure::of_platform("Runtime.Unknown", message)));
                     }
                 },
-                (who, status) = processes.exited() => break Some(NoInit::Failed(ended(who, &status))),
+                (who, status) = processes.exited() => break Some(Why::Failed(ended(who, &status))),
                 () = tokio::time::sleep_until(deadline) => {
-                    let missing = match (unregistered.first(), &runtime) {
+                    let missing = match (unregistered.first(), waiting.is_empty()) {
                         (Some(name), _) => format!("the extension {name} did not register"),
-                        (None, None) => "did not ask for an event".into(),
-                        (None, Some(_)) => {
+                        (None, true) => "did not ask for an event".into(),
+                        (None, false) => {
                             let names = api.extensions();
                             let late = names.iter().enumerate().find(|(index, _)| !idle.contains_key(index));
                             let late = late.map(|(_, extension)| extension.name.clone()).unwrap_or_default();
@@ -134,11 +153,11 @@ impl Environments {
                     };
                     let hint = "does it speak the Lambda Runtime API (AWS_LAMBDA_RUNTIME_API)?";
                     let message = format!("timed out in Init: {missing} within {limit:?}; {hint}");
-                    break Some(NoInit::TimedOut(Failure::of_platform("Sandbox.Timedout", message)));
+                    break Some(Why::TimedOut(Failure::of_platform("Sandbox.Timedout", message)));
                 }
             }
         };
-        let (Some(waiting), None) = (runtime, &failed) else {
+        if let Some(failed) = failed {
             processes.kill().await;
             let what = processes.what();
             let describe = |failure: Failure| Failure {
@@ -151,20 +170,19 @@ impl Environments {
                 ..failure
             };
             let end = match &failed {
-                Some(NoInit::TimedOut(_)) => End::Timeout,
-                Some(NoInit::Failed(failure)) => End::Error(failure.category.clone()),
-                Some(NoInit::Site(_)) | None => End::Failure("Runtime.Unknown".into()),
+                Why::TimedOut(_) => End::Timeout,
+                Why::Failed(failure) => End::Error(failure.category.clone()),
+                Why::Site(_) => End::Failure("Runtime.Unknown".into()),
             };
             platform.init_done(phase, &end);
-            let status = match failed {
-                Some(NoInit::TimedOut(failure)) => NoInit::TimedOut(describe(failure)),
-                Some(NoInit::Failed(failure)) => NoInit::Failed(describe(failure)),
-                Some(NoInit::Site(error)) => NoInit::Site(error),
-                None => NoInit::Failed(describe(Failure::of_platform("Runtime.Unknown", "did not start".into()))),
+            let why = match failed {
+                Why::TimedOut(failure) => Why::TimedOut(describe(failure)),
+                Why::Failed(failure) => Why::Failed(describe(failure)),
+                Why::Site(error) => Why::Site(error),
             };
-            self.store.mark(Mark::EnvironmentEnded { status: "Init failed".into() });
-            return Err(status);
-        };
+            self.store.mark(Mark::EnvironmentEnded { environment: name.to_owned(), status: "Init failed".into() });
+            return Err(why);
+        }
         for extension in api.extensions() {
             let events = [(extension.invoke, "INVOKE"), (extension.shutdown, "SHUTDOWN")];
             let events: Vec<&str> = events.iter().filter(|(asked, _)| *asked).map(|(_, event)| *event).collect();
@@ -180,7 +198,7 @@ impl Environments {
                 return Err(error.into());
             }
         }
-        Ok(Environment { processes, api, waiting, idle, invocations: 0 })
+        Ok(Environment { name: name.to_owned(), processes, api, waiting, idle, invocations: 0 })
     }
 }
 

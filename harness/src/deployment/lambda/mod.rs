@@ -3,7 +3,10 @@
 mod environment;
 mod extensions_api;
 mod init;
+mod managed;
+mod phases;
 mod platform;
+mod pool;
 mod posted;
 mod processes;
 mod runtime_api;
@@ -14,6 +17,7 @@ mod variables;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -22,34 +26,50 @@ use tokio::{
 };
 
 use self::{
-    environment::{Command, Environments, Outcome, State},
-    init::NoInit,
+    environment::{Begun, Command, Environments, Invoke, Outcome, State},
+    init::{NoInit, Why},
     platform::InitPhase,
+    pool::Pool,
     processes::Current,
-    runtime_api::{Answer, Identity},
+    runtime_api::Answer,
     trace::{RuntimeTrace, XRayHeader},
 };
-use super::{Exit, Incomplete, Launch, Proof, Site, SiteError};
+use super::{Exit, Incomplete, Launch, Proof, Site, SiteError, fence::quiet};
 use crate::{
-    capture::{Mark, Store},
+    capture::{Capture, Mark, Store},
     config,
     stimulus::{
-        Caller, ContextForm, Delivery, HttpRequest, HttpResponse, Invocation,
+        Caller, ContextForm, Delivery, HttpRequest, HttpResponse, Identity, Invocation,
         gateway::{self, Gateway, Literal, Receipt},
     },
     telemetry::Arrival,
 };
 
-/// A function behind its gateway: one execution environment at a time, started again when it is gone.
+/// A function behind its gateway: places for as many execution environments as it may have, each started when it is
+/// needed, and again when it is gone.
 #[derive(Debug)]
 pub(super) struct Function {
     gateway: Box<dyn Gateway>,
-    /// Held by who waits for an answer, so that a gateway's timeout does not count the time of requests before it: AWS
-    /// would start another environment for each.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Who has which place. A gateway's timeout does not count the time until there is one: AWS would start another
+    /// environment, or throttle.
+    pool: Arc<Pool>,
+    places: Vec<Place>,
+}
+
+/// A place for an execution environment.
+#[derive(Debug)]
+struct Place {
     commands: mpsc::Sender<Command>,
     task: JoinHandle<()>,
     current: Current,
+}
+
+impl Place {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
 }
 
 impl Function {
@@ -61,38 +81,41 @@ impl Function {
         site: Arc<dyn Site>,
         store: Arc<Store>,
     ) -> Result<Self, SiteError> {
-        let current = Current::default();
         let no_port = |source: std::io::Error| {
             SiteError::because(format!("deployment {}: no port for the Runtime API", spec.name), source)
         };
-        let listener = Arc::new(tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(no_port)?);
-        let runtime_api = site.expose(listener.local_addr().map_err(no_port)?).await?;
-        let environments = Environments {
-            spec: spec.clone(),
-            launch,
-            extensions,
-            site,
-            store: store.clone(),
-            current: current.clone(),
-            listener,
-            runtime_api,
-        };
+        let mut all = Vec::new();
+        for _ in 0..spec.function.environments {
+            let listener = Arc::new(tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(no_port)?);
+            let runtime_api = site.expose(listener.local_addr().map_err(no_port)?).await?;
+            all.push(Environments {
+                spec: spec.clone(),
+                launch: launch.clone(),
+                extensions: extensions.clone(),
+                site: site.clone(),
+                store: store.clone(),
+                current: Current::default(),
+                listener,
+                runtime_api,
+            });
+        }
         let limit = spec.start_timeout.min(spec.function.init_timeout);
-        let first = match environments.init(limit, InitPhase::Init).await {
-            Ok(ready) => State::Ready(Box::new(ready)),
-            // Lambda makes an Init that took too long again at the first invocation, and so the verdict is that one's.
-            Err(NoInit::TimedOut(failure)) if limit < spec.start_timeout => {
-                tracing::warn!("{}", failure.message);
-                State::InitFailed
-            }
-            Err(NoInit::TimedOut(failure) | NoInit::Failed(failure)) => return Err(SiteError::new(failure.message)),
-            Err(NoInit::Site(error)) => return Err(error),
-        };
+        let mut places: Vec<Place> = Vec::new();
+        for environments in all {
+            let state = if places.is_empty() { first(&environments, limit).await? } else { State::Cold };
+            let (commands, taken) = mpsc::channel(1);
+            let current = environments.current.clone();
+            let task = if spec.function.concurrency.is_some() {
+                tokio::spawn(environments.run_managed(state, taken))
+            } else {
+                tokio::spawn(environments.run(state, taken))
+            };
+            places.push(Place { commands, task, current });
+        }
         store.mark(Mark::Ready);
-        let (commands, taken) = mpsc::channel(1);
-        let task = tokio::spawn(environments.run(first, taken));
         let gateway = gateway::of(&spec.gateway, &spec.function);
-        Ok(Self { gateway, turn: Arc::default(), commands, task, current })
+        let pool = Pool::new(places.len(), spec.function.concurrency.unwrap_or(1));
+        Ok(Self { gateway, pool, places })
     }
 
     /// Sends a request through the gateway.
@@ -101,6 +124,7 @@ impl Function {
         spec: &config::Deployment,
         store: &Store,
         request: HttpRequest,
+        identity: Identity,
         mark: String,
     ) -> Result<Delivery, SiteError> {
         let own = |name: &str| {
@@ -143,7 +167,7 @@ impl Function {
             mark,
         };
         match gateway::event(&*self.gateway, &request, &delivery.user_agent, &Receipt::fresh(root)) {
-            Ok(event) => self.invoke(spec, store, event, runtime, delivery, &accept).await,
+            Ok(event) => self.invoke(spec, store, (event, identity), runtime, delivery, &accept).await,
             Err(refusal) => {
                 delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
                 delivery.answered = store.mark(Mark::Answered { delivery: delivery.mark.clone() });
@@ -159,6 +183,7 @@ impl Function {
         spec: &config::Deployment,
         store: &Store,
         event: serde_json::Value,
+        identity: Identity,
         mark: String,
     ) -> Result<Delivery, SiteError> {
         let literal = Literal::read(&event);
@@ -179,14 +204,14 @@ impl Function {
             response: self.gateway.failed(),
             invocation: None,
         };
-        self.invoke(spec, store, event.to_string().into(), runtime, delivery, &literal.accept).await
+        self.invoke(spec, store, (event.to_string().into(), identity), runtime, delivery, &literal.accept).await
     }
 
     async fn invoke(
         &self,
         spec: &config::Deployment,
         store: &Store,
-        event: Bytes,
+        (event, identity): (Bytes, Identity),
         runtime: RuntimeTrace,
         mut delivery: Delivery,
         accept: &str,
@@ -194,18 +219,24 @@ impl Function {
         let event_trace_header = serde_json::from_slice(&event).ok().and_then(|event| Literal::read(&event).xray);
         let trace_header = Some(runtime.header());
         let runtime_parent = Some(runtime.segment.span_id);
-        let turn = self.turn.clone().lock_owned().await;
-        delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
         let stopped = || SiteError::new(format!("deployment {} was stopped; start another one", spec.name));
-        let (reply, answer) = oneshot::channel();
-        let command =
-            Command::Invoke { event, trace_header: trace_header.clone(), identity: Identity::default(), reply };
-        self.commands.send(command).await.map_err(|_| stopped())?;
-        // A task of its own, so that the turn ends with the invocation even when nobody waits for it any more.
-        let mut outcome = tokio::spawn(async move {
-            let _turn = turn;
-            answer.await
-        });
+        let turn = self.pool.turn().await.ok_or_else(stopped)?;
+        delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
+        let (begun, begins) = oneshot::channel();
+        let (reply, mut outcome) = oneshot::channel();
+        let request_id = uuid::Uuid::new_v4().to_string();
+        let commands = &self.places[turn.place()].commands;
+        let invoke = Invoke { request_id, event, trace_header: trace_header.clone(), identity, begun, reply, turn };
+        commands.send(Command::Invoke(Box::new(invoke))).await.map_err(|_| stopped())?;
+        let invocation = |begun: Begun, error| Invocation {
+            request_id: begun.request_id,
+            environment: begun.environment,
+            cold_start: begun.cold_start,
+            event_trace_header: event_trace_header.clone(),
+            runtime_trace_header: trace_header.clone(),
+            runtime_parent,
+            error,
+        };
         let in_time = match self.gateway.timeout() {
             Some(limit) => tokio::time::timeout(limit, &mut outcome).await.ok(),
             None => Some((&mut outcome).await),
@@ -216,27 +247,14 @@ impl Function {
             delivery.response = self.gateway.timed_out();
             let limit = self.gateway.timeout().unwrap_or_default();
             let error = ("IntegrationTimeout".to_owned(), format!("the gateway waited {limit:?} for the function"));
-            delivery.invocation = dispatched(spec, store, &delivery).await.map(|(request_id, cold_start)| Invocation {
-                request_id,
-                cold_start,
-                event_trace_header,
-                runtime_trace_header: trace_header,
-                runtime_parent,
-                error: Some(error),
-            });
+            let begun = tokio::time::timeout(spec.start_timeout, begins).await.ok().and_then(Result::ok);
+            delivery.invocation = begun.map(|begun| invocation(begun, Some(error)));
             return Ok(delivery);
         };
-        let Outcome { request_id, cold_start, answer } = outcome.map_err(|_| stopped())?.map_err(|_| stopped())??;
+        let Outcome { begun, answer } = outcome.map_err(|_| stopped())??;
         let (response, error) = self.answer(answer, accept);
         delivery.response = response;
-        delivery.invocation = Some(Invocation {
-            request_id,
-            cold_start,
-            event_trace_header,
-            runtime_trace_header: trace_header,
-            runtime_parent,
-            error,
-        });
+        delivery.invocation = Some(invocation(begun, error));
         Ok(delivery)
     }
 
@@ -251,24 +269,42 @@ impl Function {
         }
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.ok()?;
-        answer.await.ok()
-    }
-
     pub(super) async fn stop(&self, signal: Signal, grace: Duration) -> Exit {
-        let exit = self.ask(|reply| Command::Stop { signal, grace, reply }).await;
-        exit.unwrap_or_else(|| Exit { status: "no execution environment is running".into(), orderly: true })
+        let asked = self.places.iter().map(|place| place.ask(|reply| Command::Stop { signal, grace, reply }));
+        let exits: Vec<Exit> = join_all(asked).await.into_iter().flatten().flatten().collect();
+        if exits.is_empty() {
+            return Exit { status: "no execution environment is running".into(), orderly: true };
+        }
+        let orderly = exits.iter().all(|exit| exit.orderly);
+        let statuses: Vec<String> = exits.into_iter().map(|exit| exit.status).collect();
+        Exit { status: statuses.join("; "), orderly }
     }
 
-    pub(super) async fn recycle(&self) {
-        let _ = self.ask(Command::Recycle).await;
+    /// Shuts every execution environment down. Returns how many there were.
+    pub(super) async fn recycle(&self) -> usize {
+        let asked = self.places.iter().map(|place| place.ask(Command::Recycle));
+        join_all(asked).await.into_iter().flatten().flatten().count()
     }
 
     pub(super) fn kill_now(&self) {
-        self.task.abort();
-        self.current.kill_now();
+        for place in &self.places {
+            place.task.abort();
+            place.current.kill_now();
+        }
+    }
+}
+
+/// The environment that a deployment starts with.
+async fn first(environments: &Environments, limit: Duration) -> Result<State, SiteError> {
+    match environments.init(limit, InitPhase::Init).await {
+        Ok(ready) => Ok(State::Ready(Box::new(ready))),
+        // Lambda makes an Init that took too long again at the first invocation, and so the verdict is that one's.
+        Err(NoInit { why: Why::TimedOut(failure), .. }) if limit < environments.spec.start_timeout => {
+            tracing::warn!("{}", failure.message);
+            Ok(State::InitFailed)
+        }
+        Err(NoInit { why: Why::TimedOut(failure) | Why::Failed(failure), .. }) => Err(SiteError::new(failure.message)),
+        Err(NoInit { why: Why::Site(error), .. }) => Err(error),
     }
 }
 
@@ -276,27 +312,6 @@ impl Function {
 fn incoming(xray: Option<XRayHeader>, w3c: Option<Caller>) -> Option<XRayHeader> {
     let alone = |caller: Caller| XRayHeader { root: caller.trace_id, parent: None, sampled: Some(caller.sampled) };
     xray.or_else(|| w3c.map(alone))
-}
-
-/// Request id of a delivery's invocation, and whether it was the first of its environment; waited for as long as starting
-/// an environment may take.
-async fn dispatched(spec: &config::Deployment, store: &Store, delivery: &Delivery) -> Option<(String, bool)> {
-    let deadline = Instant::now() + spec.start_timeout;
-    let found = store.until(deadline, |capture| {
-        let mut cold_start = false;
-        for made in capture.lifecycle() {
-            match &made.mark {
-                Mark::Started { .. } => cold_start = true,
-                Mark::Dispatched { request_id } if made.arrival.seq > delivery.sent.seq => {
-                    return Some((request_id.clone(), cold_start));
-                }
-                Mark::Dispatched { .. } => cold_start = false,
-                _ => {}
-            }
-        }
-        None
-    });
-    found.await
 }
 
 /// The caller whose trace a literal event's invocation must carry on. The event's `X-Amzn-Trace-Id` comes first, since
@@ -327,24 +342,42 @@ pub(super) async fn settle(
         return Ok(Proof::NotInvoked);
     };
     let id = &invocation.request_id;
-    if !spec.function.freeze {
-        let reason = "`function.freeze` is off, so nothing proves that an invocation's telemetry is complete".into();
-        return Err(Incomplete { reason, waited: Duration::ZERO });
-    }
-    let started = Instant::now();
-    let ended = store.until(deadline, |capture| {
+    let handed_out = |mark: &Mark| matches!(mark, Mark::Dispatched { request_id, .. } if request_id == id);
+    let look = |capture: &Capture| {
         let mut marks = capture.lifecycle().iter().skip_while(|lifecycle| lifecycle.arrival.seq < delivery.sent.seq);
-        let ended_in_init = invocation.error.is_some()
-            && !marks.clone().any(|made| made.mark == Mark::Dispatched { request_id: id.clone() });
+        let ended_in_init = invocation.error.is_some() && !marks.clone().any(|made| handed_out(&made.mark));
         if !ended_in_init {
-            marks.by_ref().find(|made| made.mark == Mark::Dispatched { request_id: id.clone() })?;
+            marks.by_ref().find(|made| handed_out(&made.mark))?;
         }
         marks.find_map(|made| match &made.mark {
             Mark::Frozen { request_id: Some(frozen) } if frozen == id => Some(Proof::Froze { request_id: id.clone() }),
-            Mark::EnvironmentEnded { status } => Some(Proof::Exited { status: status.clone() }),
+            Mark::EnvironmentEnded { environment, status } if *environment == invocation.environment => {
+                Some(Proof::Exited { status: status.clone() })
+            }
             _ => None,
         })
-    });
+    };
+    let started = Instant::now();
+    if !spec.function.freezes() {
+        if let Some(proof) = store.look(look) {
+            return Ok(proof);
+        }
+        if let Some(window) = spec.quiet
+            && quiet(store, window, deadline).await
+        {
+            return Ok(Proof::Quiet(window));
+        }
+        let why = if spec.function.freeze {
+            "an environment with `function.concurrency` is never frozen"
+        } else {
+            "`function.freeze` is off"
+        };
+        let reason = format!(
+            "{why}, so nothing proves that an invocation's telemetry is complete; `quiet` declares a silence to be enough"
+        );
+        return Err(Incomplete { reason, waited: started.elapsed() });
+    }
+    let ended = store.until(deadline, look);
     ended.await.ok_or_else(|| Incomplete {
         reason: format!(
             "invocation {id} was answered, and since then the runtime or an extension has not asked for the next event"

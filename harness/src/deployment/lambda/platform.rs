@@ -2,10 +2,10 @@
 //! reference" in the Lambda Developer Guide), and the lines around the function's own that CloudWatch Logs has ("Viewing
 //! logs", "Configuring JSON and plain text log formats").
 //!
-//! There is no `platform.end`; `platform.runtimeDone` and `platform.report` stand for it. Memory is not measured, so
-//! `maxMemoryUsedMB` is 0.
+//! There is no `platform.end`; `platform.runtimeDone` and `platform.report` stand for it.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -78,7 +78,8 @@ pub(super) struct Platform {
     heard: Mutex<Heard>,
     /// Wakes whoever delivers.
     pub(super) more: Notify,
-    invocation: Mutex<Option<Invocation>>,
+    /// Those under way, by request id.
+    invocations: Mutex<HashMap<String, Invocation>>,
     init: Mutex<(Instant, Option<f64>)>,
 }
 
@@ -119,7 +120,7 @@ impl Platform {
             json,
             heard: Mutex::new(Heard { events: Vec::new(), records, unheard: false }),
             more: Notify::new(),
-            invocation: Mutex::default(),
+            invocations: Mutex::default(),
             init: Mutex::new((Instant::now(), None)),
         }
     }
@@ -138,7 +139,7 @@ impl Platform {
         self.say(
             "platform.initStart",
             json!({
-                "initializationType": "on-demand",
+                "initializationType": function.initialization_type(),
                 "phase": phase.name(),
                 "functionName": function.name,
                 "functionVersion": function.version,
@@ -152,7 +153,7 @@ impl Platform {
     pub(super) fn init_done(&self, phase: InitPhase, end: &End) {
         let duration = milliseconds(lock(&self.init).0, Instant::now());
         let mut record = Map::new();
-        record.insert("initializationType".into(), "on-demand".into());
+        record.insert("initializationType".into(), self.function.initialization_type().into());
         record.insert("phase".into(), phase.name().into());
         end.put(&mut record);
         let failed = *end != End::Success;
@@ -173,6 +174,12 @@ impl Platform {
         self.say("platform.telemetrySubscription", record, false);
     }
 
+    /// Events were dropped for a subscriber.
+    pub(super) fn logs_dropped(&self, reason: &str, records: usize, bytes: usize) {
+        let record = json!({ "reason": reason, "droppedRecords": records, "droppedBytes": bytes });
+        self.say("platform.logsDropped", record, true);
+    }
+
     /// An invocation begins. `span_id` is the parent in Lambda's header.
     pub(super) fn start(&self, request_id: &str, trace_header: Option<&str>) {
         let tracing = trace_header.map(|value| {
@@ -188,7 +195,7 @@ impl Platform {
         }
         self.say("platform.start", record, true);
         let init_ms = lock(&self.init).1.take();
-        *lock(&self.invocation) = Some(Invocation {
+        let invocation = Invocation {
             request_id: request_id.to_owned(),
             tracing,
             trace_header: trace_header.map(str::to_owned),
@@ -197,20 +204,21 @@ impl Platform {
             responded: None,
             done: None,
             init_ms,
-        });
+        };
+        lock(&self.invocations).insert(request_id.to_owned(), invocation);
     }
 
     /// The runtime has posted a response of so many bytes.
-    pub(super) fn responded(&self, bytes: usize) {
-        if let Some(invocation) = &mut *lock(&self.invocation) {
+    pub(super) fn responded(&self, request_id: &str, bytes: usize) {
+        if let Some(invocation) = lock(&self.invocations).get_mut(request_id) {
             invocation.responded.get_or_insert((Instant::now(), bytes));
         }
     }
 
     /// The runtime is through with the invocation, whatever the extensions still do. Said once.
-    pub(super) fn runtime_done(&self, end: End) {
-        let mut guard = lock(&self.invocation);
-        let Some(invocation) = guard.as_mut().filter(|invocation| invocation.done.is_none()) else { return };
+    pub(super) fn runtime_done(&self, request_id: &str, end: End) {
+        let mut guard = lock(&self.invocations);
+        let Some(invocation) = guard.get_mut(request_id).filter(|invocation| invocation.done.is_none()) else { return };
         let now = Instant::now();
         let mut record = invocation.record(&end);
         let mut metrics = json!({ "durationMs": milliseconds(invocation.begun, now) });
@@ -228,9 +236,10 @@ impl Platform {
         self.say("platform.runtimeDone", Value::Object(record), failed);
     }
 
-    /// Runtime and extensions are through with the invocation, or the environment is gone.
-    pub(super) fn report(&self) {
-        let Some(invocation) = lock(&self.invocation).take() else { return };
+    /// Runtime and extensions are through with the invocation, or the environment is gone. `memory_mb` is the most memory
+    /// that the environment had so far.
+    pub(super) fn report(&self, request_id: &str, memory_mb: u64) {
+        let Some(invocation) = lock(&self.invocations).remove(request_id) else { return };
         let (done, end) = invocation.done.clone().unwrap_or((Instant::now(), End::Success));
         let duration = milliseconds(invocation.begun, done);
         let billed = (duration + invocation.init_ms.unwrap_or_default()).ceil() as u64;
@@ -238,30 +247,32 @@ impl Platform {
             "durationMs": duration,
             "billedDurationMs": billed,
             "memorySizeMB": self.function.memory,
-            "maxMemoryUsedMB": 0,
+            "maxMemoryUsedMB": memory_mb,
         });
         if let Some(init) = invocation.init_ms {
             metrics["initDurationMs"] = json!(init);
         }
         let mut record = invocation.record(&end);
-        record.insert("metrics".into(), metrics);
         if !self.json {
-            self.lines_of_report(&invocation, duration, billed, &end);
+            self.lines_of_report(&invocation, &metrics, &end);
         }
+        record.insert("metrics".into(), metrics);
         self.say("platform.report", Value::Object(record), true);
     }
 
-    fn lines_of_report(&self, invocation: &Invocation, duration: f64, billed: u64, end: &End) {
+    /// `metrics` as in the event.
+    fn lines_of_report(&self, invocation: &Invocation, metrics: &Value, end: &End) {
         let id = &invocation.request_id;
+        let duration = metrics["durationMs"].as_f64().unwrap_or_default();
         if *end == End::Timeout {
             let seconds = self.function.timeout.as_secs_f64();
             self.line(format!("{} {id} Task timed out after {seconds:.2} seconds", Timestamp::now()), Some(id));
         }
         self.line(format!("END RequestId: {id}"), Some(id));
         let mut report = format!(
-            "REPORT RequestId: {id}\tDuration: {duration:.2} ms\tBilled Duration: {billed} ms\tMemory Size: {} MB\t\
-             Max Memory Used: 0 MB\t",
-            self.function.memory
+            "REPORT RequestId: {id}\tDuration: {duration:.2} ms\tBilled Duration: {} ms\tMemory Size: {} MB\t\
+             Max Memory Used: {} MB\t",
+            metrics["billedDurationMs"], self.function.memory, metrics["maxMemoryUsedMB"]
         );
         if let Some(init) = invocation.init_ms {
             report.push_str(&format!("Init Duration: {init:.2} ms\t"));

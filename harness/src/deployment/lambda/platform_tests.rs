@@ -20,9 +20,9 @@ fn lines(store: &Store) -> Vec<String> {
 
 fn invoke(platform: &Platform, end: End) {
     platform.start(ID, Some(HEADER));
-    platform.responded(17);
-    platform.runtime_done(end);
-    platform.report();
+    platform.responded(ID, 17);
+    platform.runtime_done(ID, end);
+    platform.report(ID, 38);
 }
 
 #[test]
@@ -48,6 +48,7 @@ fn the_events_of_a_cold_and_a_warm_invocation_are_those_of_the_telemetry_api() {
         assert_eq!(event["record"]["requestId"], ID);
     }
     assert_eq!(events[4]["record"]["metrics"]["producedBytes"], 17);
+    assert_eq!(cold["maxMemoryUsedMB"], 38);
     assert_eq!(events[4]["record"]["spans"][0]["name"], "responseLatency");
 }
 
@@ -61,7 +62,11 @@ fn the_lines_around_an_invocation_are_the_platforms_and_make_no_claim() {
     assert_eq!(found[0], format!("START RequestId: {ID} Version: $LATEST"));
     assert_eq!(found[1], format!("END RequestId: {ID}"));
     assert!(found[2].starts_with(&format!("REPORT RequestId: {ID}\tDuration: ")), "{}", found[2]);
-    assert!(found[2].contains("\tMemory Size: 512 MB\t") && found[2].contains("\tInit Duration: "), "{}", found[2]);
+    assert!(
+        found[2].contains("\tMemory Size: 512 MB\t") && found[2].contains("\tMax Memory Used: 38 MB\tInit Duration: "),
+        "{}",
+        found[2]
+    );
     assert_eq!(
         found[3],
         "XRAY TraceId: 1-63dd9630-1f7ec6c948e660f220ef3c92\tSegmentId: 53995c3f42cd8ad8\tSampled: true"
@@ -116,7 +121,7 @@ fn lines_of_function_and_extension_are_events_in_their_place() {
     store.add_line("text".into(), |line, arrival| {
         crate::capture::stdout::plain_line(line, LogOrigin::Stderr, arrival, "extension e")
     });
-    platform.runtime_done(End::Success);
+    platform.runtime_done(ID, End::Success);
     let events = events(&platform);
     let kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["platform.start", "function", "extension", "platform.runtimeDone"]);

@@ -18,8 +18,32 @@ use super::runtime_api::{Failure, refusal};
 /// Largest response that is not streamed: 6 MiB and 100 bytes.
 pub(super) const LARGEST_RESPONSE: usize = 6 * 1024 * 1024 + 100;
 
-/// Largest streamed response: 200 MiB.
-const LARGEST_STREAM: usize = 200 * 1024 * 1024;
+/// Largest streamed response, 200 MB ("Response streaming for Lambda functions" in the Lambda Developer Guide), which is
+/// counted in MiB like the 6 MB of the others.
+pub(super) const LARGEST_STREAM: usize = 200 * 1024 * 1024;
+
+/// How large responses may be, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) buffered: usize,
+    pub(super) streamed: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { buffered: LARGEST_RESPONSE, streamed: LARGEST_STREAM }
+    }
+}
+
+impl Limits {
+    /// Bytes that a response that travels like this may have.
+    pub(super) const fn of(self, mode: Mode) -> usize {
+        match mode {
+            Mode::Buffered => self.buffered,
+            Mode::Streaming => self.streamed,
+        }
+    }
+}
 
 /// How a response travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +66,6 @@ impl Mode {
             }
         }
     }
-
-    /// Bytes that a response may have.
-    pub(super) const fn largest(self) -> usize {
-        match self {
-            Self::Buffered => LARGEST_RESPONSE,
-            Self::Streaming => LARGEST_STREAM,
-        }
-    }
 }
 
 /// The body of a request, up to the limit.
@@ -62,8 +78,8 @@ pub(super) struct Received {
     pub(super) error: Option<Failure>,
 }
 
-/// Reads a body to its end. The error is the answer to a body that broke off.
-pub(super) async fn read(mut body: Body, mode: Mode) -> Result<Received, Box<Response>> {
+/// Reads a body to its end, and keeps up to `largest` bytes of it. The error is the answer to a body that broke off.
+pub(super) async fn read(mut body: Body, mode: Mode, largest: usize) -> Result<Received, Box<Response>> {
     let (mut kept, mut excess, mut error) = (BytesMut::new(), 0, None);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
@@ -72,7 +88,7 @@ pub(super) async fn read(mut body: Body, mode: Mode) -> Result<Received, Box<Res
         })?;
         match frame.into_data() {
             Ok(data) => {
-                let room = (mode.largest() - kept.len()).min(data.len());
+                let room = (largest - kept.len()).min(data.len());
                 kept.extend_from_slice(&data[..room]);
                 excess += data.len() - room;
             }

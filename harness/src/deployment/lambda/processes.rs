@@ -1,7 +1,10 @@
 //! What runs in one execution environment: the runtime, and the external extensions beside it. They are frozen and thawed
 //! together.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{
+    Arc, Mutex, PoisonError, Weak,
+    atomic::{AtomicU64, Ordering},
+};
 
 use futures::future::select_all;
 
@@ -33,6 +36,8 @@ pub(super) struct Processes {
     /// Whether freezing is on.
     freezes: bool,
     current: Current,
+    /// The most memory that was seen, in bytes.
+    memory: AtomicU64,
 }
 
 /// Whose process has ended.
@@ -44,7 +49,7 @@ pub(super) enum Who {
 
 impl Processes {
     pub(super) fn new(freezes: bool, current: Current) -> Self {
-        Self { runtime: None, extensions: Vec::new(), freezes, current }
+        Self { runtime: None, extensions: Vec::new(), freezes, current, memory: AtomicU64::new(0) }
     }
 
     pub(super) fn add_runtime(&mut self, sandbox: Box<dyn Sandbox>) {
@@ -94,6 +99,13 @@ impl Processes {
             }
         }
         Ok(())
+    }
+
+    /// The most memory that all of them together had so far, in MB rounded up; 0 where the site cannot tell.
+    pub(super) fn memory_mb(&self) -> u64 {
+        let now: u64 = self.all().filter_map(|sandbox| sandbox.peak_memory()).sum();
+        // What has ended tells nothing any more.
+        self.memory.fetch_max(now, Ordering::Relaxed).max(now).div_ceil(1024 * 1024)
     }
 
     /// Waits for the first of them to end.

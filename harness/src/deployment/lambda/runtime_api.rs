@@ -7,7 +7,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use axum::{
@@ -29,13 +29,15 @@ use tokio::{
 
 use super::{
     extensions_api::{self, Idle, Registered, Registry},
+    phases::Cycle,
     platform::Platform,
-    posted::{Mode, Received, read, reported},
+    posted::{Limits, Mode, Received, read, reported},
     telemetry_api,
 };
 use crate::{
     capture::{Mark, Store},
     config,
+    stimulus::Identity,
 };
 
 /// An event on its way to the runtime.
@@ -51,15 +53,6 @@ pub(super) struct Dispatch {
     /// Whom the invocation speaks for, as raw JSON.
     pub(super) identity: Identity,
     pub(super) event: Bytes,
-}
-
-/// What a caller that is an app says of itself, each as raw JSON and only there when it was given.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Identity {
-    /// `Lambda-Runtime-Client-Context`, what the AWS Mobile SDK says of the app and the device.
-    pub client_context: Option<String>,
-    /// `Lambda-Runtime-Cognito-Identity`: `{"cognitoIdentityId":…,"cognitoIdentityPoolId":…}`.
-    pub cognito: Option<String>,
 }
 
 /// How an invocation ended.
@@ -92,8 +85,8 @@ impl Failure {
 pub(super) enum Did {
     /// Asked for the next event; its request stays open until one is sent here.
     Asked(oneshot::Sender<Box<Dispatch>>),
-    /// Answered the invocation that it has.
-    Answered(Answer),
+    /// Answered an invocation that it has.
+    Answered { request_id: String, answer: Answer },
     /// Gave up during Init.
     FailedInit(Failure),
     /// An extension of this name registered.
@@ -104,26 +97,11 @@ pub(super) enum Did {
     ExtensionFailed { name: String, during: &'static str, error: String },
 }
 
-/// Where the runtime is in its cycle.
-#[derive(Debug)]
-enum Phase {
-    /// Has not asked for an event yet.
-    Init,
-    /// Waits for an event, as long as its request lives.
-    Waiting(Weak<()>),
-    /// Has the event of this request id, under this invocation id.
-    Invoking(String, String),
-    /// Has answered, and may do what it likes before it asks again.
-    Answered(String),
-    /// Has reported that it cannot start.
-    Failed,
-}
-
 /// What the server of one environment knows and where it reports.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) about: About,
-    phase: Mutex<Phase>,
+    cycle: Mutex<Cycle>,
     registry: Mutex<Registry>,
     pub(super) did: mpsc::UnboundedSender<Did>,
     pub(super) platform: Arc<Platform>,
@@ -136,10 +114,14 @@ pub(super) struct Shared {
 #[derive(Debug, Clone, Default)]
 pub(super) struct About {
     pub(super) function: config::Function,
+    /// The environment's name, that of its log stream.
+    pub(super) environment: String,
     /// Names of the external extensions.
     pub(super) external: Vec<String>,
     /// Whether the platform writes its lines as JSON, `AWS_LAMBDA_LOG_FORMAT`.
     pub(super) json_lines: bool,
+    /// How large responses may be.
+    pub(super) limits: Limits,
 }
 
 /// A running Runtime API server; dropping it ends it.
@@ -159,8 +141,8 @@ impl RuntimeApi {
         let (sender, did) = mpsc::unbounded_channel();
         let platform = Arc::new(Platform::new(store.clone(), about.function.clone(), about.json_lines));
         let shared = Arc::new(Shared {
+            cycle: Mutex::new(Cycle::new(about.function.concurrency)),
             about,
-            phase: Mutex::new(Phase::Init),
             registry: Mutex::default(),
             did: sender,
             platform,
@@ -194,16 +176,22 @@ impl RuntimeApi {
         waiting: oneshot::Sender<Box<Dispatch>>,
         event: Box<Dispatch>,
     ) -> Result<(), Box<Dispatch>> {
-        let mut phase = self.shared.phase();
+        let mut cycle = self.shared.cycle();
         if waiting.is_closed() {
             return Err(event);
         }
         let (request_id, invocation_id) = (event.request_id.clone(), event.invocation_id.clone());
         // Before the event is on its way, so that nothing that it causes is stored ahead of this mark.
-        self.shared.store.mark(Mark::Dispatched { request_id: request_id.clone() });
+        let environment = self.shared.about.environment.clone();
+        self.shared.store.mark(Mark::Dispatched { request_id: request_id.clone(), environment });
         waiting.send(event)?;
-        *phase = Phase::Invoking(request_id, invocation_id);
+        cycle.hand_out(request_id, invocation_id);
         Ok(())
+    }
+
+    /// An answer to this invocation is refused from now on.
+    pub(super) fn give_up(&self, request_id: &str) {
+        self.shared.cycle().give_up(request_id);
     }
 
     /// What the platform says of this environment.
@@ -283,17 +271,13 @@ impl Shared {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cycle(&self) -> MutexGuard<'_, Cycle> {
+        self.cycle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 pub(super) fn refusal(status: StatusCode, error_type: &str, message: String) -> Response {
     (status, Json(json!({ "errorType": error_type, "errorMessage": message }))).into_response()
-}
-
-fn invalid_state(message: &str) -> Response {
-    refusal(StatusCode::FORBIDDEN, "InvalidStateTransition", message.into())
 }
 
 pub(super) fn accepted() -> Response {
@@ -304,18 +288,10 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
     let alive = Arc::new(());
     let (sender, event) = oneshot::channel();
     {
-        let mut phase = shared.phase();
-        match &*phase {
-            Phase::Init | Phase::Answered(_) => {}
-            // A request that the runtime has given up may be made again.
-            Phase::Waiting(other) if other.strong_count() == 0 => {}
-            Phase::Waiting(_) => return invalid_state("the runtime waits for an event already"),
-            Phase::Invoking(id, _) => {
-                return invalid_state(&format!("the runtime has not answered invocation {id} yet"));
-            }
-            Phase::Failed => return invalid_state("the runtime has reported that it cannot start"),
+        let mut cycle = shared.cycle();
+        if let Err(refused) = cycle.ask(Arc::downgrade(&alive)) {
+            return *refused;
         }
-        *phase = Phase::Waiting(Arc::downgrade(&alive));
         // With the first request of the runtime the extensions of this environment are settled.
         shared.registry().close();
         // Under the lock, so that the order of the channel is the order of the states.
@@ -352,14 +328,17 @@ async fn response(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if let Err(refused) = check(&shared, &id, &headers) {
+    // Bound to a name, so that the lock is not held while the body is read.
+    let checked = shared.cycle().check(&id, &headers);
+    if let Err(refused) = checked {
         return *refused;
     }
     let mode = match Mode::of(&headers) {
         Ok(mode) => mode,
         Err(refused) => return *refused,
     };
-    let body = match read(body, mode).await {
+    let largest = shared.about.limits.of(mode);
+    let body = match read(body, mode, largest).await {
         Ok(body) => body,
         Err(refused) => return *refused,
     };
@@ -368,7 +347,7 @@ async fn response(
         Received { body, error: None, excess: 0 } => Answer::Response(body),
         Received { error: Some(failure), .. } => Answer::Error(failure),
         Received { .. } => {
-            let message = format!("Exceeded maximum allowed payload size ({} bytes).", mode.largest());
+            let message = format!("Exceeded maximum allowed payload size ({largest} bytes).");
             too_large = Some(message.clone());
             Answer::Error(Failure::of_platform("Function.ResponseSizeTooLarge", message))
         }
@@ -381,10 +360,11 @@ async fn response(
 }
 
 async fn error(State(shared): State<Arc<Shared>>, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Response {
-    if let Err(refused) = check(&shared, &id, &headers) {
+    let checked = shared.cycle().check(&id, &headers);
+    if let Err(refused) = checked {
         return *refused;
     }
-    let failure = match read(body, Mode::Buffered).await {
+    let failure = match read(body, Mode::Buffered, shared.about.limits.of(Mode::Buffered)).await {
         Ok(received) => reported(&headers, &received.body),
         Err(refused) => return *refused,
     };
@@ -395,51 +375,24 @@ async fn error(State(shared): State<Arc<Shared>>, Path(id): Path<String>, header
 }
 
 async fn init_error(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Response {
-    let failure = match read(body, Mode::Buffered).await {
+    let failure = match read(body, Mode::Buffered, shared.about.limits.of(Mode::Buffered)).await {
         Ok(received) => reported(&headers, &received.body),
         Err(refused) => return *refused,
     };
-    let mut phase = shared.phase();
-    if !matches!(*phase, Phase::Init) {
-        return invalid_state("Init is over");
+    let mut cycle = shared.cycle();
+    if let Err(refused) = cycle.fail_init() {
+        return *refused;
     }
-    *phase = Phase::Failed;
     let _ = shared.did.send(Did::FailedInit(failure));
     accepted()
 }
 
-/// Whether the runtime has this invocation, and, where it says which attempt it answers, this attempt.
-fn check(shared: &Shared, id: &str, headers: &HeaderMap) -> Result<(), Box<Response>> {
-    check_phase(&shared.phase(), id, headers)
-}
-
-fn check_phase(phase: &Phase, id: &str, headers: &HeaderMap) -> Result<(), Box<Response>> {
-    let said = headers.get("lambda-runtime-invocation-id").map(|value| value.as_bytes());
-    match phase {
-        Phase::Invoking(current, attempt) if current == id => match said {
-            Some(said) if said != attempt.as_bytes() => {
-                let message = format!("invocation {id} is not under way as {}", String::from_utf8_lossy(said));
-                Err(Box::new(refusal(StatusCode::BAD_REQUEST, "InvalidRequestID", message)))
-            }
-            _ => Ok(()),
-        },
-        Phase::Answered(current) if current == id => {
-            Err(Box::new(invalid_state(&format!("invocation {id} is answered already"))))
-        }
-        _ => {
-            let message = format!("Invalid request ID {id}");
-            Err(Box::new(refusal(StatusCode::BAD_REQUEST, "InvalidRequestID", message)))
-        }
-    }
-}
-
 fn conclude(shared: &Shared, id: &str, headers: &HeaderMap, answer: Answer) -> Result<(), Box<Response>> {
-    let mut phase = shared.phase();
-    check_phase(&phase, id, headers)?;
-    *phase = Phase::Answered(id.to_owned());
+    let mut cycle = shared.cycle();
+    cycle.conclude(id, headers)?;
     // Before the runtime is told, so that what it does afterwards is stored behind this mark.
     shared.store.mark(Mark::Responded { request_id: id.to_owned() });
-    let _ = shared.did.send(Did::Answered(answer));
+    let _ = shared.did.send(Did::Answered { request_id: id.to_owned(), answer });
     Ok(())
 }
 

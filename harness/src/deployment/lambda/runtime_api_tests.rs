@@ -60,10 +60,14 @@ impl std::ops::DerefMut for Api {
 }
 
 async fn api() -> (Api, Arc<Store>) {
+    serve(About { environment: "environment".into(), ..About::default() }).await
+}
+
+async fn serve(about: About) -> (Api, Arc<Store>) {
     let store = Arc::new(Store::default());
     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
     let address = listener.local_addr().unwrap();
-    (Api { address, api: RuntimeApi::start(listener, About::default(), store.clone()) }, store)
+    (Api { address, api: RuntimeApi::start(listener, about, store.clone()) }, store)
 }
 
 /// A runtime that has the event `id`.
@@ -92,7 +96,7 @@ async fn an_event_comes_with_its_headers_and_a_trace_header_only_when_there_is_o
     assert!(event.header("lambda-runtime-invoked-function-arn").unwrap().ends_with(":function:f"));
     assert_eq!(event.header("lambda-runtime-trace-id"), None);
     call(api.address, "POST", "invocation/id-1/response", "{}").await;
-    assert!(matches!(api.did.recv().await, Some(Did::Answered(_))));
+    assert!(matches!(api.did.recv().await, Some(Did::Answered { .. })));
     let address = api.address;
     let next = tokio::spawn(async move { call(address, "GET", "invocation/next", "").await });
     let waiting = asked(&mut api).await;
@@ -109,10 +113,12 @@ async fn a_response_is_accepted_once_and_marked_before_the_runtime_knows() {
     store.look(|capture| {
         let marks: Vec<&Mark> = capture.lifecycle().iter().map(|made| &made.mark).collect();
         let id = || "id".to_owned();
-        assert_eq!(marks, [&Mark::Dispatched { request_id: id() }, &Mark::Responded { request_id: id() }]);
+        let environment = "environment".to_owned();
+        let dispatched = Mark::Dispatched { request_id: id(), environment };
+        assert_eq!(marks, [&dispatched, &Mark::Responded { request_id: id() }]);
     });
     match api.did.recv().await {
-        Some(Did::Answered(answer)) => assert_eq!(answer, Answer::Response(Bytes::from_static(b"anything"))),
+        Some(Did::Answered { answer, .. }) => assert_eq!(answer, Answer::Response(Bytes::from_static(b"anything"))),
         other => panic!("{other:?}"),
     }
     let again = call(api.address, "POST", "invocation/id/response", "{}").await;
@@ -166,12 +172,12 @@ async fn a_response_of_six_mebibytes_and_a_hundred_bytes_is_taken_and_one_byte_m
     invoking(&mut api, "fits").await;
     let fits = call(api.address, "POST", "invocation/fits/response", vec![b'x'; LARGEST_RESPONSE]).await;
     assert_eq!(fits.status, 202);
-    assert!(matches!(api.did.recv().await, Some(Did::Answered(Answer::Response(_)))));
+    assert!(matches!(api.did.recv().await, Some(Did::Answered { answer: Answer::Response(_), .. })));
     invoking(&mut api, "over").await;
     let over = call(api.address, "POST", "invocation/over/response", vec![b'x'; LARGEST_RESPONSE + 1]).await;
     assert_eq!((over.status, error_type(&over)), (413, "RequestEntityTooLarge".into()));
     match api.did.recv().await {
-        Some(Did::Answered(Answer::Error(failure))) => {
+        Some(Did::Answered { answer: Answer::Error(failure), .. }) => {
             assert_eq!(failure.error_type, "Function.ResponseSizeTooLarge");
         }
         other => panic!("{other:?}"),
@@ -185,7 +191,7 @@ async fn an_error_goes_to_the_caller_as_reported_and_to_the_platform_as_one_of_i
     let response = call(api.address, "POST", "invocation/id/error", r#"{"errorType":"E","errorMessage":"m"}"#).await;
     assert_eq!(response.status, 202);
     match api.did.recv().await {
-        Some(Did::Answered(Answer::Error(Failure { error_type, message, category }))) => {
+        Some(Did::Answered { answer: Answer::Error(Failure { error_type, message, category }), .. }) => {
             assert_eq!([error_type, message, category], ["E", "m", "Runtime.Header"]);
         }
         other => panic!("{other:?}"),
@@ -276,11 +282,40 @@ async fn a_streamed_response_with_an_error_in_its_trailers_is_a_failed_invocatio
         let (status, _) = post(&api, &format!("invocation/{id}/response"), &streaming, with_trailers(trailers)).await;
         assert_eq!(status, StatusCode::ACCEPTED, "{id}");
         match api.did.recv().await {
-            Some(Did::Answered(Answer::Error(failure))) if failed => {
+            Some(Did::Answered { answer: Answer::Error(failure), .. }) if failed => {
                 assert_eq!(failure.category, "Runtime.StreamError");
             }
-            Some(Did::Answered(Answer::Response(body))) if !failed => assert_eq!(body, "half"),
+            Some(Did::Answered { answer: Answer::Response(body), .. }) if !failed => assert_eq!(body, "half"),
             other => panic!("{id}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_streamed_response_may_be_larger_than_a_buffered_one_and_no_larger_than_its_own_limit() {
+    assert_eq!((Limits::default().buffered, Limits::default().streamed), (6 * 1024 * 1024 + 100, 200 * 1024 * 1024));
+    let limits = Limits { buffered: 10, streamed: 20 };
+    let (mut api, _store) = serve(About { limits, ..About::default() }).await;
+    let streaming = [("Lambda-Runtime-Function-Response-Mode", "streaming")];
+    for (headers, bytes, fits) in
+        [(&[][..], 10, true), (&[][..], 11, false), (&streaming[..], 20, true), (&streaming[..], 21, false)]
+    {
+        let id = format!("{bytes}");
+        invoking(&mut api, &id).await;
+        let body = Body::from(vec![b'x'; bytes]);
+        let (status, said) = post(&api, &format!("invocation/{id}/response"), headers, body).await;
+        match api.did.recv().await {
+            Some(Did::Answered { answer: Answer::Response(body), .. }) if fits => {
+                assert_eq!((status, body.len()), (StatusCode::ACCEPTED, bytes));
+            }
+            Some(Did::Answered { answer: Answer::Error(failure), .. }) if !fits => {
+                assert_eq!(failure.category, "Function.ResponseSizeTooLarge");
+                assert_eq!(
+                    (status, &said["errorType"]),
+                    (StatusCode::PAYLOAD_TOO_LARGE, &json!("RequestEntityTooLarge"))
+                );
+            }
+            other => panic!("{bytes}: {other:?}"),
         }
     }
 }

@@ -1,10 +1,16 @@
 //! The Telemetry API, version 2022-07-01 ("Lambda Telemetry API reference" in the Lambda Developer Guide): an extension
-//! subscribes during Init, and the platform posts batches of events to a server of the extension.
+//! subscribes during Init, and the platform posts batches of events to a server of the extension, over HTTP as a JSON
+//! array or over TCP as a line for each event.
+//!
+//! A batch is sent when it has `maxItems` events or `maxBytes` bytes, or `timeoutMs` after its first event. While one is on
+//! its way the next one waits; when that is full it is dropped, and the subscribers are told with `platform.logsDropped`.
+//! AWS does not say when it drops; its runtime interface emulator drops every batch that is due meanwhile.
 //!
 //! `sandbox.localdomain` is the extension's own loopback; extensions run on this machine, so it is this machine's.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +24,7 @@ use axum::{
 };
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Mutex, time::Instant};
 
 use super::{
     platform::Platform,
@@ -44,6 +50,17 @@ struct Destination {
     protocol: String,
     #[serde(rename = "URI", alias = "uri", default)]
     uri: String,
+    #[serde(default)]
+    port: u16,
+}
+
+/// Where events go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Subscriber {
+    /// Each batch is posted as a JSON array.
+    Http { address: SocketAddr, path: String },
+    /// Each event is a line of JSON on one connection.
+    Tcp { address: SocketAddr },
 }
 
 /// When a batch is sent: whichever comes first.
@@ -62,10 +79,11 @@ impl Default for Buffering {
 }
 
 impl Subscription {
-    /// Where to send, or why not.
-    fn check(&self) -> Result<(SocketAddr, String), String> {
-        if !["2022-07-01", "2022-12-13"].contains(&self.schema_version.as_str()) {
-            return Err(format!("schemaVersion {:?} is none of 2022-07-01, 2022-12-13", self.schema_version));
+    /// Where to send, or why not. On a managed instance only the last version of the schema is known.
+    fn check(&self, managed: bool) -> Result<Subscriber, String> {
+        let versions: &[&str] = if managed { &["2025-01-29"] } else { &["2022-07-01", "2022-12-13", "2025-01-29"] };
+        if !versions.contains(&self.schema_version.as_str()) {
+            return Err(format!("schemaVersion {:?} is none of {}", self.schema_version, versions.join(", ")));
         }
         if self.types.is_empty() {
             return Err("types is empty; there are platform, function and extension".into());
@@ -85,14 +103,19 @@ impl Subscription {
                 return Err(format!("buffering.{name} {value} is not from {} to {}", range.start(), range.end()));
             }
         }
-        if self.destination.protocol != "HTTP" {
-            return Err(format!("destination.protocol {:?} is not supported; use HTTP", self.destination.protocol));
+        match self.destination.protocol.as_str() {
+            "HTTP" => {}
+            "TCP" if self.destination.port == 0 => return Err("destination.port is missing".into()),
+            "TCP" => {
+                return Ok(Subscriber::Tcp { address: (Ipv4Addr::LOCALHOST, self.destination.port).into() });
+            }
+            other => return Err(format!("destination.protocol {other:?} is none of HTTP, TCP")),
         }
         let uri = &self.destination.uri;
         let url = url::Url::parse(uri).map_err(|error| format!("destination.URI {uri:?}: {error}"))?;
         match (url.scheme(), url.host_str(), url.port()) {
             ("http", Some("sandbox.localdomain" | "sandbox" | "127.0.0.1" | "localhost"), Some(port)) => {
-                Ok(((Ipv4Addr::LOCALHOST, port).into(), url.path().to_owned()))
+                Ok(Subscriber::Http { address: (Ipv4Addr::LOCALHOST, port).into(), path: url.path().to_owned() })
             }
             _ => Err(format!("destination.URI {uri:?} is not http://sandbox.localdomain:PORT")),
         }
@@ -120,103 +143,162 @@ async fn subscribe(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: 
         Ok(subscription) => subscription,
         Err(error) => return invalid(error.to_string()),
     };
-    let (address, path) = match subscription.check() {
-        Ok(destination) => destination,
+    let subscriber = match subscription.check(shared.about.function.concurrency.is_some()) {
+        Ok(subscriber) => Arc::new(subscriber),
         Err(message) => return invalid(message),
     };
     shared.platform.subscribed(&name, &subscription.types);
     let platform = shared.platform.clone();
-    shared.deliver(async move { deliver(&platform, &subscription, address, &path).await });
+    shared.deliver(async move {
+        let connection = Arc::new(Mutex::new(None));
+        let send = |events| Box::pin(subscriber.clone().send(connection.clone(), events)) as Sending;
+        deliver(&platform, &subscription, send).await;
+    });
     (StatusCode::OK, "OK").into_response()
 }
 
-/// Sends what the subscription asks for, from the beginning of Init on, until it is dropped.
-async fn deliver(platform: &Platform, subscription: &Subscription, address: SocketAddr, path: &str) {
-    let Buffering { max_items, max_bytes, timeout_ms } = subscription.buffering;
+/// A batch on its way; the error says why it did not arrive.
+type Sending = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// Events that wait for being sent together.
+#[derive(Debug)]
+struct Batch {
+    limits: Buffering,
+    events: Vec<String>,
+    bytes: usize,
+    /// When it is sent at the latest; `None` while it is empty.
+    due: Option<Instant>,
+}
+
+impl Batch {
+    fn new(limits: Buffering) -> Self {
+        Self { limits, events: Vec::new(), bytes: 0, due: None }
+    }
+
+    fn add(&mut self, event: String) {
+        self.bytes += event.len();
+        self.events.push(event);
+        self.due.get_or_insert_with(|| Instant::now() + Duration::from_millis(self.limits.timeout_ms));
+    }
+
+    fn is_full(&self) -> bool {
+        self.events.len() >= self.limits.max_items || self.bytes >= self.limits.max_bytes
+    }
+
+    /// The events and their bytes, leaving none behind.
+    fn take(&mut self) -> (Vec<String>, usize) {
+        self.due = None;
+        (std::mem::take(&mut self.events), std::mem::take(&mut self.bytes))
+    }
+}
+
+/// A batch that was handed to `send`, and what it would be if it were dropped.
+struct OnItsWay {
+    sending: Sending,
+    records: usize,
+    bytes: usize,
+    /// Whether it only says that others were dropped, so that a subscriber that takes nothing is not told so for ever.
+    only_drops: bool,
+}
+
+impl OnItsWay {
+    fn start(batch: &mut Batch, send: &impl Fn(Vec<String>) -> Sending) -> Self {
+        let (events, bytes) = batch.take();
+        let only_drops = events.iter().all(|event| event.contains("\"type\":\"platform.logsDropped\""));
+        Self { records: events.len(), bytes, only_drops, sending: send(events) }
+    }
+}
+
+const TOO_SLOW: &str = "Some logs were dropped because the downstream consumer is slower than the logs production rate";
+
+/// Hands what the subscription asks for to `send`, from the beginning of Init on, until it is dropped.
+async fn deliver(platform: &Platform, subscription: &Subscription, send: impl Fn(Vec<String>) -> Sending) {
     let mut position = 0;
-    let mut batch: Vec<String> = Vec::new();
-    let mut bytes = 0;
-    let mut due: Option<Instant> = None;
+    let mut batch = Batch::new(subscription.buffering);
+    let mut on_its_way: Option<OnItsWay> = None;
     loop {
-        let far = due.unwrap_or_else(|| Instant::now() + DELIVERY);
         let more = platform.more.notified();
+        tokio::pin!(more);
+        // From here on, so that nothing is missed that comes while the events are looked at.
+        more.as_mut().enable();
+        let seen = platform.store().look(|capture| capture.logs().len());
         let (events, next) = platform.since(position);
         position = next;
         for event in events.iter().filter(|event| subscription.types.iter().any(|kind| kind == event.kind)) {
-            bytes += event.json.len();
-            batch.push(event.json.clone());
-            due.get_or_insert_with(|| Instant::now() + Duration::from_millis(timeout_ms));
-            if batch.len() >= max_items || bytes >= max_bytes {
-                post(address, path, std::mem::take(&mut batch)).await;
-                (bytes, due) = (0, None);
+            batch.add(event.json.clone());
+            if batch.is_full() {
+                if on_its_way.is_none() {
+                    on_its_way = Some(OnItsWay::start(&mut batch, &send));
+                } else {
+                    let (dropped, bytes) = batch.take();
+                    platform.logs_dropped(TOO_SLOW, dropped.len(), bytes);
+                }
             }
         }
-        if due.is_some_and(|due| Instant::now() >= due) {
-            post(address, path, std::mem::take(&mut batch)).await;
-            (bytes, due) = (0, None);
-        } else if !batch.is_empty() || events.is_empty() {
-            let seen = platform.store().look(|capture| capture.logs().len());
-            let until = due.unwrap_or(far);
-            tokio::select! {
-                () = more => {}
-                _ = platform.store().until(until, |capture| (capture.logs().len() > seen).then_some(())) => {}
+        if on_its_way.is_none() && batch.due.is_some_and(|due| Instant::now() >= due) {
+            on_its_way = Some(OnItsWay::start(&mut batch, &send));
+        }
+        let due = batch.due.filter(|_| on_its_way.is_none()).unwrap_or_else(|| Instant::now() + DELIVERY);
+        let arrived = async {
+            match &mut on_its_way {
+                Some(batch) => (&mut batch.sending).await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            sent = arrived => {
+                let batch = on_its_way.take();
+                if let (Err(error), Some(OnItsWay { records, bytes, only_drops, .. })) = (sent, batch) {
+                    tracing::warn!("{records} telemetry events did not reach an extension: {error}");
+                    if !only_drops {
+                        platform.logs_dropped(&format!("could not send events: {error}"), records, bytes);
+                    }
+                }
+            }
+            () = more => {}
+            _ = platform.store().until(due, |capture| (capture.logs().len() > seen).then_some(())) => {}
         }
     }
 }
 
-async fn post(address: SocketAddr, path: &str, events: Vec<String>) {
-    let request = HttpRequest {
-        method: "POST".into(),
-        target: path.to_owned(),
-        headers: vec![("Content-Type".into(), "application/json".into())],
-        body: format!("[{}]", events.join(",")).into(),
-        caller: Caller::fresh(1, false),
-        form: ContextForm::Absent,
-    };
-    if let Err(error) = http::send(address, &request, "AWSLambda", DELIVERY).await {
-        tracing::warn!("{} telemetry events did not reach the extension at {address}: {error}", events.len());
+impl Subscriber {
+    /// Sends a batch. `connection` is the one that is open over TCP.
+    async fn send(
+        self: Arc<Self>,
+        connection: Arc<Mutex<Option<TcpStream>>>,
+        events: Vec<String>,
+    ) -> Result<(), String> {
+        match &*self {
+            Self::Http { address, path } => {
+                let request = HttpRequest {
+                    method: "POST".into(),
+                    target: path.clone(),
+                    headers: vec![("Content-Type".into(), "application/json".into())],
+                    body: format!("[{}]", events.join(",")).into(),
+                    caller: Caller::fresh(1, false),
+                    form: ContextForm::Absent,
+                };
+                match http::send(*address, &request, "AWSLambda", DELIVERY).await {
+                    Ok(response) if response.status < 400 => Ok(()),
+                    Ok(response) => Err(format!("{address} answered {}", response.status)),
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+            Self::Tcp { address } => {
+                let mut connection = connection.lock().await;
+                let mut stream = match connection.take() {
+                    Some(stream) => stream,
+                    None => TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?,
+                };
+                let lines: String = events.iter().flat_map(|event| [event.as_str(), "\n"]).collect();
+                stream.write_all(lines.as_bytes()).await.map_err(|error| format!("{address}: {error}"))?;
+                *connection = Some(stream);
+                Ok(())
+            }
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn check(change: impl FnOnce(&mut Value)) -> Result<(SocketAddr, String), String> {
-        let mut body = json!({
-            "schemaVersion": "2022-07-01",
-            "types": ["platform", "function"],
-            "destination": { "protocol": "HTTP", "URI": "http://sandbox.localdomain:9003/in" },
-        });
-        change(&mut body);
-        serde_json::from_value::<Subscription>(body).map_err(|error| error.to_string())?.check()
-    }
-
-    #[test]
-    fn sandbox_localdomain_is_loopback_and_buffering_has_its_defaults() {
-        assert_eq!(check(|_| {}).unwrap(), (SocketAddr::from(([127, 0, 0, 1], 9003)), "/in".into()));
-        let limits = json!({ "maxItems": 1000, "maxBytes": 1_048_576, "timeoutMs": 25 });
-        assert!(check(|body| body["buffering"] = limits).is_ok());
-    }
-
-    #[test]
-    fn a_subscription_that_lambda_would_refuse_is_refused() {
-        for (key, value, expected) in [
-            ("schemaVersion", json!("2020-01-01"), "schemaVersion"),
-            ("types", json!([]), "types is empty"),
-            ("types", json!(["metrics"]), "\"metrics\""),
-            ("buffering", json!({ "maxItems": 999 }), "maxItems 999 is not from 1000 to 10000"),
-            ("buffering", json!({ "maxBytes": 1_048_577 }), "maxBytes"),
-            ("buffering", json!({ "timeoutMs": 24 }), "timeoutMs 24 is not from 25 to 30000"),
-            ("destination", json!({ "protocol": "TCP", "port": 9000 }), "use HTTP"),
-            ("destination", json!({ "protocol": "HTTP", "URI": "http://example.com:80" }), "sandbox.localdomain"),
-            ("destination", json!({ "protocol": "HTTP", "URI": "nowhere" }), "destination.URI"),
-        ] {
-            let error = check(|body| body[key] = value.clone()).unwrap_err();
-            assert!(error.contains(expected), "{key} {value}: {error}");
-        }
-    }
-}
+#[path = "telemetry_api_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ pub(super) fn set(env: &mut BTreeMap<String, String>, function: &Function, runti
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &function.memory.to_string()),
         ("AWS_LAMBDA_FUNCTION_NAME", &function.name),
         ("AWS_LAMBDA_FUNCTION_VERSION", &function.version),
-        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", function.initialization_type()),
         ("AWS_LAMBDA_LOG_GROUP_NAME", &format!("/aws/lambda/{}", function.name)),
         ("AWS_LAMBDA_LOG_STREAM_NAME", log_stream),
         ("AWS_LAMBDA_RUNTIME_API", runtime_api),
@@ -23,6 +23,9 @@ pub(super) fn set(env: &mut BTreeMap<String, String>, function: &Function, runti
         ("_HANDLER", &function.handler),
     ] {
         env.entry(name.into()).or_insert_with(|| value.into());
+    }
+    if let Some(concurrency) = function.concurrency {
+        env.entry("AWS_LAMBDA_MAX_CONCURRENCY".into()).or_insert_with(|| concurrency.to_string());
     }
 }
 
@@ -72,6 +75,17 @@ mod tests {
         assert_eq!(env["AWS_DEFAULT_REGION"], "us-west-2");
         assert_eq!(env["AWS_LAMBDA_RUNTIME_API"], "127.0.0.1:9001");
         assert!(env["AWS_LAMBDA_LOG_STREAM_NAME"].contains("/[$LATEST]"));
+    }
+
+    #[test]
+    fn a_runtime_on_a_managed_instance_is_told_how_many_invocations_it_has_at_a_time() {
+        let told = |concurrency| {
+            let mut env = BTreeMap::new();
+            set(&mut env, &Function { concurrency, ..Function::default() }, "127.0.0.1:9001", "stream");
+            (env.get("AWS_LAMBDA_MAX_CONCURRENCY").cloned(), env["AWS_LAMBDA_INITIALIZATION_TYPE"].clone())
+        };
+        assert_eq!(told(None), (None, "on-demand".into()));
+        assert_eq!(told(Some(8)), (Some("8".into()), "lambda-managed-instances".into()));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Processes of this machine, each in a process group of its own.
 
+mod memory;
 pub(super) mod output;
 mod ports;
 
@@ -209,6 +210,10 @@ impl Sandbox for ProcessSandbox {
     async fn thaw(&self) -> Result<(), SiteError> {
         self.signal(Signal::SIGCONT);
         Ok(())
+    }
+
+    fn peak_memory(&self) -> Option<u64> {
+        memory::peak(self.group.as_raw())
     }
 
     async fn drain(&self) {

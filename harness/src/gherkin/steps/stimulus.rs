@@ -98,6 +98,43 @@ pub(super) const STEPS: &[StepDefinition] = &[
         },
     },
     StepDefinition {
+        keyword: Keyword::Given,
+        expression: "the caller's client context is",
+        about: "What an app says of itself when it invokes the function through an AWS SDK, a JSON object of at most 3583 \
+                bytes in Base64; the runtime reads it as `Lambda-Runtime-Client-Context`. \
+                Runtimes may want all of `client` or none of it.",
+        example: "Given the caller's client context is\n\"\"\"\n{\"custom\": {\"tenant\": \"a\"}}\n\"\"\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let context = client_context(arguments.doc_string()?)?;
+                let scene = world.scene()?;
+                scene.only_a_function_hears("a client context")?;
+                scene.draft.identity.client_context = Some(context);
+                Ok(())
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Given,
+        expression: "the caller has the Cognito identity {text} of the pool {text}",
+        about: "How Amazon Cognito knows the caller; the runtime reads it as `Lambda-Runtime-Cognito-Identity`.",
+        example: "Given the caller has the Cognito identity \"us-west-2:1f9c\" of the pool \"us-west-2:e5b2\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let scene = world.scene()?;
+                scene.only_a_function_hears("a Cognito identity")?;
+                let identity = serde_json::json!({
+                    "cognitoIdentityId": arguments.text(0),
+                    "cognitoIdentityPoolId": arguments.text(1),
+                });
+                scene.draft.identity.cognito = Some(identity.to_string());
+                Ok(())
+            })
+        },
+    },
+    StepDefinition {
         keyword: Keyword::When,
         expression: "a client sends {method} {target}",
         about: "An HTTP request to a process or a container; to a function the event that its gateway makes of it.",
@@ -122,7 +159,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::When,
         expression: "{int} clients send {method} {target} at the same time",
         about: "Each with a trace of its own. Steps that speak of the request speak of the last one, steps that speak of \
-                each request of all of them. A function takes one event at a time.",
+                each request of all of them. A function takes one event at a time unless `function.environments` or \
+                `function.concurrency` says otherwise.",
         example: "When 16 clients send GET /files/ at the same time",
         need: Need::Shared,
         run: |world, arguments| {
@@ -131,7 +169,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let scene = world.scene()?;
                 let requests =
                     (0..count).map(|_| scene.draft.request(arguments.text(1), arguments.text(2), Bytes::new()));
-                let sending = requests.map(|request| scene.instance.send(request)).collect::<Vec<_>>();
+                let sending = requests
+                    .map(|request| scene.instance.send_for(request, scene.draft.identity.clone()))
+                    .collect::<Vec<_>>();
                 for delivery in join_all(sending).await {
                     let delivery = delivery.map_err(|error| Problem::from_error(&error))?;
                     scene.sent.push(Sent::new(delivery));
@@ -151,13 +191,29 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 let event = scene.read_event(arguments.text(0))?;
-                let delivery = scene.instance.deliver(event).await?;
+                let delivery = scene.instance.deliver_for(event, scene.draft.identity.clone()).await?;
                 scene.sent.push(Sent::new(delivery));
                 Ok(())
             })
         },
     },
 ];
+
+/// Bytes that a client context may have in Base64 (`X-Amz-Client-Context` of Lambda's Invoke API).
+const LARGEST_CLIENT_CONTEXT: usize = 3583;
+
+/// A client context on one line, as it travels in a header.
+fn client_context(text: &str) -> Result<String, Problem> {
+    let wrong = |what: String| Problem::errored(format!("the client context {what}"));
+    let context: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| wrong(format!("is no JSON object: {error}")))?;
+    let context = serde_json::Value::Object(context).to_string();
+    let encoded = base64::encoded_len(context.len(), true).unwrap_or(usize::MAX);
+    if encoded > LARGEST_CLIENT_CONTEXT {
+        return Err(wrong(format!("has {encoded} bytes in Base64; Lambda takes {LARGEST_CLIENT_CONTEXT} at most")));
+    }
+    Ok(context)
+}
 
 fn form(world: &mut World, form: ContextForm) -> LocalBoxFuture<'_, StepResult> {
     Box::pin(async move {
@@ -170,8 +226,26 @@ fn send<'a>(world: &'a mut World, arguments: &'a Arguments, body: Bytes) -> Loca
     Box::pin(async move {
         let scene = world.scene()?;
         let request = scene.draft.request(arguments.text(0), arguments.text(1), body);
-        let delivery = scene.instance.send(request).await?;
+        let delivery = scene.instance.send_for(request, scene.draft.identity.clone()).await?;
         scene.sent.push(Sent::new(delivery));
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_context_is_an_object_on_one_line_and_no_larger_than_lambda_takes_it() {
+        assert_eq!(client_context("{\n  \"client\": {}\n}").unwrap(), r#"{"client":{}}"#);
+        for (text, expected) in [
+            ("[]".to_owned(), "is no JSON object"),
+            ("{".to_owned(), "is no JSON object"),
+            (format!("{{\"custom\": \"{}\"}}", "x".repeat(2674)), "Lambda takes 3583 at most"),
+        ] {
+            assert!(client_context(&text).unwrap_err().message.contains(expected), "{expected}");
+        }
+        assert!(client_context(&format!("{{\"custom\": \"{}\"}}", "x".repeat(2671))).is_ok());
+    }
 }
