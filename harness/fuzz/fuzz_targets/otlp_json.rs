@@ -17,5 +17,6 @@ fuzz_target!(|input: &[u8]| {
     }
     let Ok(json) = json else { return };
     let pretty = serde_json::to_vec_pretty(&json).expect("JSON is written");
-    assert_eq!(otlp::taken(signal, Encoding::Json, &pretty), taken);
+    // A refusal quotes numbers, and these are written back only nearly the same.
+    assert_eq!(otlp::taken(signal, Encoding::Json, &pretty).ok(), taken.ok());
 });
