@@ -6,10 +6,16 @@
 //!
 //! A round trip is an event handed to a runtime in a process of its own, and its response back with whoever invoked. The
 //! runtime is this program again: a loop of `next` and `response` over one connection, so that what is measured is the
-//! emulator. Every response is checked for the request that it answers; one that is lost, doubled or does not come within
-//! ten seconds ends the run with exit code 1.
+//! emulator. Rounds alternate between the two, each on a fresh emulator and in the other order than the one before, so that
+//! what else the machine does hits both; the ratio is the median of the rounds' ratios. All of it is made twice: with caller
+//! and emulator on one thread, as in a `#[tokio::test]`, and on several, as in `tracegate run`.
 //!
-//! Arguments: invocations with freezing off (100,000), and on (2,000).
+//! Every response is checked for the request that it answers. One of Tracegate's that is lost, doubled or does not come
+//! within ten seconds ends the run with exit code 1; a peer that hangs is started again, and each time is told.
+//!
+//! Arguments: rounds (9), invocations of a round (2,000), then, of Tracegate alone, invocations in one environment with
+//! freezing off (100,000), and on (2,000). `tracegate` or `simulator` as the first argument runs that one's rounds only, for a
+//! profiler.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -24,6 +30,7 @@ use std::{
 
 use lambda_simulator::Simulator;
 use serde_json::json;
+use tokio::runtime::Builder;
 use tracegate::{
     capture::{Mark, Store},
     config::Config,
@@ -34,27 +41,82 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many invocations lambda-simulator is given: enough for a rate, and few enough that a hang costs little.
-const PEER: usize = 10_000;
-
 fn main() -> Result<(), Failure> {
     if let Ok(api) = std::env::var("AWS_LAMBDA_RUNTIME_API") {
         return runtime(&api);
     }
-    tokio::runtime::Runtime::new()?.block_on(compare())
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let only = arguments.first().filter(|first| first.parse::<usize>().is_err()).cloned();
+    arguments.drain(..usize::from(only.is_some()));
+    let counts = arguments.iter().map(|count| count.parse::<usize>()).collect::<Result<Vec<_>, _>>()?;
+    let count = |index: usize, default| counts.get(index).copied().unwrap_or(default);
+    let (rounds, each) = (count(0, 9), count(1, 2_000));
+    let (mut one, mut several) = (Builder::new_current_thread(), Builder::new_multi_thread());
+    let (one, several) = (one.enable_all().build()?, several.enable_all().build()?);
+    match only.as_deref() {
+        Some("tracegate") => {
+            for _ in 0..rounds {
+                println!("{:.0} a second", several.block_on(tracegate(each, false))?);
+            }
+        }
+        Some("simulator") => {
+            for _ in 0..rounds {
+                println!("{:.0} a second", several.block_on(simulator(each))?.rate);
+            }
+        }
+        Some(other) => return Err(format!("{other:?} is neither `tracegate` nor `simulator`").into()),
+        None => {
+            for (threads, runtime) in [("one thread", &one), ("several threads", &several)] {
+                println!("on {threads}:");
+                runtime.block_on(compare(rounds, each))?;
+            }
+            for (freeze, count) in [(false, count(2, 100_000)), (true, count(3, 2_000))] {
+                let (word, rate) = (if freeze { "on" } else { "off" }, several.block_on(tracegate(count, freeze))?);
+                println!("tracegate, freeze {word}: {count} invocations in one environment, {rate:.0} a second");
+            }
+        }
+    }
+    Ok(())
 }
 
-async fn compare() -> Result<(), Failure> {
-    let mut counts = std::env::args().skip(1).map(|count| count.parse::<usize>());
-    let (off, on) = (counts.next().transpose()?.unwrap_or(100_000), counts.next().transpose()?.unwrap_or(2_000));
-    let own = tracegate(off, false).await?;
-    println!("tracegate, freeze off:   {off} invocations, {own:.0} a second");
-    println!("tracegate, freeze on:    {on} invocations, {:.0} a second", tracegate(on, true).await?);
-    let (done, peer) = simulator(PEER).await?;
-    let hung = if done < PEER { format!(", then it hung at number {}", done + 1) } else { String::new() };
-    println!("lambda-simulator 0.2:    {done} invocations, {peer:.0} a second{hung}");
-    println!("tracegate, freeze off, is {:.1} times as fast", own / peer);
+async fn compare(rounds: usize, each: usize) -> Result<(), Failure> {
+    let (mut ours, mut theirs, mut ratios, mut hung) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for round in 0..rounds {
+        let (own, peer);
+        if round % 2 == 0 {
+            own = tracegate(each, false).await?;
+            peer = simulator(each).await?;
+        } else {
+            peer = simulator(each).await?;
+            own = tracegate(each, false).await?;
+        }
+        hung += peer.hung;
+        let told =
+            if peer.hung > 0 { format!(" (hung {} times and was started again)", peer.hung) } else { String::new() };
+        println!(
+            "round {}: tracegate {own:.0}, lambda-simulator {:.0} a second{told}: {:.2}",
+            round + 1,
+            peer.rate,
+            own / peer.rate
+        );
+        ours.push(own);
+        theirs.push(peer.rate);
+        ratios.push(own / peer.rate);
+    }
+    println!("median of {rounds} rounds of {each} invocations, freeze off:");
+    println!("tracegate:               {:.0} a second", median(&mut ours));
+    println!("lambda-simulator 0.2:    {:.0} a second, hung {hung} times", median(&mut theirs));
+    println!("tracegate is {:.2} times as fast", median(&mut ratios));
     Ok(())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[odd / 2],
+        even => (values[even / 2 - 1] + values[even / 2]) / 2.0,
+    }
 }
 
 async fn tracegate(count: usize, freeze: bool) -> Result<f64, Failure> {
@@ -96,27 +158,48 @@ async fn tracegate(count: usize, freeze: bool) -> Result<f64, Failure> {
     Ok(count as f64 / took.as_secs_f64())
 }
 
-async fn simulator(count: usize) -> Result<(usize, f64), Failure> {
-    let simulator = Simulator::builder().build().await?;
-    let mut runtime = tokio::process::Command::new(std::env::current_exe()?)
-        .env("AWS_LAMBDA_RUNTIME_API", simulator.addr().to_string())
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
+/// A round of lambda-simulator.
+struct Peer {
+    /// Invocations a second, without the time in which it hung.
+    rate: f64,
+    hung: usize,
+}
+
+async fn simulator(count: usize) -> Result<Peer, Failure> {
     let event = json!({ "path": "/", "httpMethod": "GET", "headers": {} });
-    let began = Instant::now();
-    let mut last = began;
-    let mut done = 0;
-    for _ in 0..count {
-        let id = simulator.enqueue_payload(event.clone()).await;
-        if simulator.wait_for_invocation_complete(&id, PATIENCE).await.is_err() {
-            break;
+    let (mut done, mut hung, mut took) = (0, 0, Duration::ZERO);
+    while done < count {
+        let simulator = Simulator::builder().build().await?;
+        let mut runtime = tokio::process::Command::new(std::env::current_exe()?)
+            .env("AWS_LAMBDA_RUNTIME_API", simulator.addr().to_string())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        // Tracegate's environment is ready when the clock starts.
+        simulator.wait_for(|| simulator.is_initialized(), PATIENCE).await?;
+        let before = done;
+        let began = Instant::now();
+        let mut last = began;
+        while done < count {
+            let id = simulator.enqueue_payload(event.clone()).await;
+            let Ok(state) = simulator.wait_for_invocation_complete(&id, PATIENCE).await else {
+                hung += 1;
+                break;
+            };
+            let response = state.response.ok_or("an invocation without a response")?;
+            if response.payload["headers"]["x-request-id"] != state.invocation.aws_request_id.as_str() {
+                return Err(format!("invocation {id} was answered with {}", response.payload).into());
+            }
+            done += 1;
+            last = Instant::now();
         }
-        done += 1;
-        last = Instant::now();
+        took += last - began;
+        runtime.kill().await?;
+        if done == before {
+            return Err("lambda-simulator hung at the first invocation of an environment".into());
+        }
     }
-    runtime.kill().await?;
-    Ok((done, done as f64 / (last - began).as_secs_f64()))
+    Ok(Peer { rate: count as f64 / took.as_secs_f64(), hung })
 }
 
 /// A runtime of nothing but its protocol: one connection, one event after the other.

@@ -1,0 +1,34 @@
+//! What the sink makes of an export request. This is the only place that knows how the sink is called.
+
+use tracegate::capture::{Decoded, Encoding, Signal, sink::decode::decode};
+
+/// The items of a request in order, each with what it is told apart by.
+pub type Items = Vec<String>;
+
+/// The signal that an input's first byte chooses, and the rest.
+pub fn signal(input: &[u8]) -> Option<(Signal, &[u8])> {
+    let (first, rest) = input.split_first()?;
+    let signals = [Signal::Traces, Signal::Logs, Signal::Metrics];
+    Some((signals[usize::from(*first) % signals.len()], rest))
+}
+
+/// What the sink takes of a body; an error when it refuses all of it.
+pub fn taken(signal: Signal, encoding: Encoding, body: &[u8]) -> Result<Items, String> {
+    let contents = decode(signal, encoding, body)?;
+    assert!(contents.rejected as usize <= contents.faults.len(), "each item that is left out is named");
+    Ok(match contents.decoded {
+        Decoded::Spans(spans) => {
+            let parent = |id: Option<_>| id.map_or(String::new(), |id: tracegate::telemetry::SpanId| id.to_string());
+            let named = spans.iter().map(|span| {
+                format!("{} {} {} {:?}", span.trace_id, span.span_id, parent(span.parent_span_id), span.name)
+            });
+            named.collect()
+        }
+        Decoded::Logs(records) => {
+            records.iter().map(|record| format!("{:?} {:?}", record.trace_id, record.span_id)).collect()
+        }
+        Decoded::Metrics(metrics) => {
+            metrics.iter().map(|metric| format!("{:?} {}", metric.name, metric.points.len())).collect()
+        }
+    })
+}
