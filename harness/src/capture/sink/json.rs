@@ -22,6 +22,7 @@ pub fn to_protobuf(signal: Signal, body: &[u8]) -> Result<Vec<u8>, String> {
         Signal::Traces => &EXPORT_TRACES,
         Signal::Logs => &EXPORT_LOGS,
         Signal::Metrics => &EXPORT_METRICS,
+        Signal::Profiles => &EXPORT_PROFILES,
     };
     let mut wire = Vec::with_capacity(body.len() / 2);
     message.encode(&json, &mut wire).map_err(|problem| problem.to_string())?;
@@ -441,6 +442,13 @@ static EXEMPLAR: Message = Message(&[
     one("asInt", 6, Kind::Sfixed64),
     many("filteredAttributes", 7, Kind::Message(&KEY_VALUE)),
 ]);
+
+// profiles/v1development, as far as it takes to count profiles
+
+static EXPORT_PROFILES: Message = Message(&[many("resourceProfiles", 1, Kind::Message(&RESOURCE_PROFILES))]);
+static RESOURCE_PROFILES: Message = Message(&[many("scopeProfiles", 2, Kind::Message(&SCOPE_PROFILES))]);
+static SCOPE_PROFILES: Message = Message(&[many("profiles", 2, Kind::Message(&PROFILE))]);
+static PROFILE: Message = Message(&[]);
 
 #[cfg(test)]
 mod tests {
