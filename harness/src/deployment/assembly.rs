@@ -42,7 +42,7 @@ pub struct Instance {
     // Dropped in this order: the service first, so that it never sees its collector go away.
     deployment: Deployment,
     _upstreams: Vec<UpstreamServer>,
-    _sink: Sink,
+    sink: Sink,
     /// How long it took from nothing to ready, builds not counted.
     pub took: Duration,
 }
@@ -85,11 +85,16 @@ impl Instance {
             upstreams.push(server);
         }
         let deployment = Deployment::start(&built, program, site, store, sink.address(), &placeholders).await?;
-        Ok(Self { deployment, _upstreams: upstreams, _sink: sink, took: started.elapsed() })
+        Ok(Self { deployment, _upstreams: upstreams, sink, took: started.elapsed() })
     }
 }
 
 impl Instance {
+    /// What it exports to.
+    pub fn sink(&self) -> &Sink {
+        &self.sink
+    }
+
     /// What runs, as its first start named it: `pid 4711`, `container 3f2a…`.
     pub fn what(&self) -> String {
         let started = |capture: &Capture| {

@@ -112,6 +112,15 @@ pub struct Rule {
     pub lasting: Lasting,
 }
 
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.signal {
+            Some(signal) => write!(f, "a {signal} request is {}", self.act),
+            None => write!(f, "a request is {}", self.act),
+        }
+    }
+}
+
 /// What is to be done to a request, and until when at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
@@ -176,23 +185,30 @@ pub struct Behaviour {
 #[derive(Debug, Default)]
 struct State {
     rules: VecDeque<Rule>,
+    /// Every rule that was added, until a request meets it.
+    unmet: Vec<Rule>,
     incidents: Vec<Incident>,
 }
 
 impl Behaviour {
     /// Adds a rule behind the others. The first that fits a request is acted on.
     pub fn add(&self, rule: Rule) {
-        self.lock().rules.push_back(rule);
+        let mut state = self.lock();
+        state.rules.push_back(rule);
+        state.unmet.push(rule);
     }
 
     /// What is to be done to a request that came at `now`; `None` to take it.
     pub fn next(&self, signal: Signal, now: Instant) -> Option<Decision> {
-        let rules = &mut self.lock().rules;
+        let State { rules, unmet, .. } = &mut *self.lock();
         rules.retain(|rule| match rule.lasting {
             Lasting::Requests(left) => left > 0,
             Lasting::Until(end) => now < end,
         });
         let rule = rules.iter_mut().find(|rule| rule.signal.is_none_or(|of| of == signal))?;
+        if let Some(at) = unmet.iter().position(|unmet| unmet.signal == rule.signal && unmet.act == rule.act) {
+            unmet.remove(at);
+        }
         let until = match &mut rule.lasting {
             Lasting::Requests(left) => {
                 *left -= 1;
@@ -201,6 +217,11 @@ impl Behaviour {
             Lasting::Until(end) => Some(*end),
         };
         Some(Decision { act: rule.act, until })
+    }
+
+    /// Rules that no request has met so far.
+    pub fn unmet(&self) -> Vec<Rule> {
+        self.lock().unmet.clone()
     }
 
     /// Keeps what was done.
@@ -260,6 +281,16 @@ mod tests {
         let now = Instant::now();
         let acts: Vec<_> = (0..3).map(|_| behaviour.next(Signal::Logs, now).map(|decision| decision.act)).collect();
         assert_eq!(acts, [Some(refuse(503)), Some(Act::Reset), None]);
+    }
+
+    #[test]
+    fn a_rule_is_unmet_until_a_request_meets_it() {
+        let behaviour = Behaviour::default();
+        behaviour.add(rule(Some(Signal::Logs), Act::Reset, Lasting::Requests(2)));
+        behaviour.next(Signal::Traces, Instant::now());
+        assert_eq!(behaviour.unmet().len(), 1);
+        behaviour.next(Signal::Logs, Instant::now());
+        assert!(behaviour.unmet().is_empty());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Processes of this machine, each in a process group of its own.
 
+mod memory;
 pub(super) mod output;
 mod ports;
 
@@ -26,7 +27,7 @@ use self::{
     output::{Lines, Tap},
     ports::Ports,
 };
-use super::{Exit, ExitStatus, Launch, Sandbox, Site, SiteError};
+use super::{Exit, ExitStatus, Launch, Memory, Sandbox, Site, SiteError};
 use crate::{
     capture::{Mark, Store},
     telemetry::LogOrigin,
@@ -215,6 +216,10 @@ impl Sandbox for ProcessSandbox {
         for tap in &self.taps {
             tap.drain();
         }
+    }
+
+    fn memory(&self) -> Result<Memory, SiteError> {
+        memory::of_group(self.group)
     }
 
     async fn exited(&self) -> String {
