@@ -20,7 +20,11 @@ Feature: The service outlives a collector that is slow, silent or gone
     And nothing arrives twice
     And the memory of the service grows by at most 64 MB
 
+  @not-grpc-exporter
   Scenario: What was under way on a connection that is reset is sent again
+    Not over gRPC: there opentelemetry-rust takes a connection that broke under a call for UNKNOWN, which the OTLP
+    specification calls permanent, and drops the batch.
+
     Given the collector resets the connection of the next 1 traces request
     And the collector resets the connection of the next 1 logs request
     When a client sends GET /files/ 5 times

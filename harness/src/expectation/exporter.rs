@@ -48,7 +48,10 @@ pub fn answers_as_before(calm: &[Answer], under: &[Answer]) -> Result<(), String
     let median = times.get(times.len() / 2).copied().unwrap_or_default();
     let limit = median * TIMES + FLOOR;
     let slow = under.iter().filter(|answer| answer.took > limit).map(|answer| {
-        format!("slow       {} answered {} in {:?}, expected at most {limit:?}", answer.request, answer.status, answer.took)
+        format!(
+            "slow       {} answered {} in {:?}, expected at most {limit:?}",
+            answer.request, answer.status, answer.took
+        )
     });
     let other = under.iter().filter_map(|answer| {
         let same = calm.iter().filter(|calm| calm.request == answer.request);
@@ -115,9 +118,13 @@ pub fn nothing_is_lost(calm: &[(String, Telemetry)], under: &[(String, Telemetry
         let same = calm.iter().filter(|(of, telemetry)| of == name && !telemetry.is_empty());
         let missing = same.map(|(_, usual)| usual.missing_from(found)).min_by_key(Telemetry::count);
         match missing {
-            None => wrong.push(format!("unknown    no telemetry of {name} came before, so what is lost cannot be told")),
+            None => {
+                wrong.push(format!("unknown    no telemetry of {name} came before, so what is lost cannot be told"))
+            }
             Some(missing) if missing.is_empty() => {}
-            Some(missing) => wrong.push(format!("lost       of {name}, request {} of {}: {missing}", at + 1, under.len())),
+            Some(missing) => {
+                wrong.push(format!("lost       of {name}, request {} of {}: {missing}", at + 1, under.len()))
+            }
         }
     }
     if wrong.is_empty() {
@@ -167,9 +174,11 @@ pub fn nothing_refused_came_again(capture: &Capture, incidents: &[Incident]) -> 
     let mut wrong = Vec::new();
     for (at, incident) in incidents.iter().enumerate().filter(|(_, incident)| incident.act.is_final()) {
         let after = incident.arrival.seq;
-        let spans = capture.spans().iter().filter(|span| span.arrival.seq > after).filter(|span| {
-            incident.items.contains(&Item::Span(span.trace_id, span.span_id))
-        });
+        let spans = capture
+            .spans()
+            .iter()
+            .filter(|span| span.arrival.seq > after)
+            .filter(|span| incident.items.contains(&Item::Span(span.trace_id, span.span_id)));
         let records = capture.logs().iter().filter(|record| {
             record.origin == LogOrigin::Otlp
                 && record.arrival.seq > after
@@ -257,7 +266,8 @@ mod tests {
     #[test]
     fn without_a_calm_request_of_the_same_name_nothing_can_be_called_complete() {
         let under = [("GET /".to_owned(), telemetry(&["a"]))];
-        for calm in [Vec::new(), vec![("GET /x".to_owned(), telemetry(&["a"]))], vec![("GET /".into(), telemetry(&[]))]] {
+        for calm in [Vec::new(), vec![("GET /x".to_owned(), telemetry(&["a"]))], vec![("GET /".into(), telemetry(&[]))]]
+        {
             assert!(nothing_is_lost(&calm, &under).unwrap_err().starts_with("unknown"));
         }
     }

@@ -325,7 +325,9 @@ async fn met(scene: &Scene) -> StepResult {
 fn failed(scene: &Scene, message: &str) -> Problem {
     let done: Vec<String> = scene.instance.store().look(|capture| {
         let marks = capture.lifecycle().iter().map(|entry| &entry.mark);
-        marks.filter_map(|mark| if let Mark::Sink { what } = mark { Some(format!("sink       {what}")) } else { None }).collect()
+        marks
+            .filter_map(|mark| if let Mark::Sink { what } = mark { Some(format!("sink       {what}")) } else { None })
+            .collect()
     });
     Problem::failed(format!("{message}\n{}\non         {}", done.join("\n"), scene.stage.spec.name))
 }
@@ -367,7 +369,10 @@ mod tests {
         assert_eq!(grew_by_at_most(8, memory(20, 30), memory(28, 38)), Ok(()));
         assert_eq!(grew_by_at_most(8, memory(20, 30), memory(10, 30)), Ok(()));
         let resident = grew_by_at_most(8, memory(20, 30), memory(29, 30)).unwrap_err();
-        assert!(resident.contains("it holds 9.0 MB more") && resident.contains("than the 20.0 MB before"), "{resident}");
+        assert!(
+            resident.contains("it holds 9.0 MB more") && resident.contains("than the 20.0 MB before"),
+            "{resident}"
+        );
         assert!(grew_by_at_most(8, memory(20, 30), memory(20, 39)).unwrap_err().contains("peak is 9.0 MB higher"));
     }
 }
