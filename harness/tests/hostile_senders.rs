@@ -77,6 +77,16 @@ fn attributes() -> Vec<u8> {
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
 
+/// As many empty spans as a body can hold.
+fn spans() -> Vec<u8> {
+    let field = |tag: u8, inner: &[u8]| {
+        let mut wire = vec![tag << 3 | 2];
+        prost::encoding::encode_varint(inner.len() as u64, &mut wire);
+        [&wire, inner].concat()
+    };
+    field(1, &field(2, &[18, 0].repeat(LIMIT / 2 - 16)))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures; its figures stand in docs/sink.md"]
 async fn hostile_senders_cost_bounded_memory_and_a_sound_one_is_answered() {
@@ -89,6 +99,7 @@ async fn hostile_senders_cost_bounded_memory_and_a_sound_one_is_answered() {
         ("32 gzip bombs of 1 GiB at once", "gzip", gzip(&vec![0; 1 << 30]), 413),
         ("32 zstd bombs of 1 GiB at once", "zstd", zstd::encode_all(&vec![0; 1 << 30][..], 19).unwrap(), 413),
         ("32 plain bodies of 64 MiB + 1 at once", "identity", vec![0; LIMIT + 1], 413),
+        ("32 times 32 million spans of two bytes", "gzip", gzip(&spans()), 413),
         ("8 times a million attributes at once", "identity", attributes(), 200),
     ] {
         let serve = Serve::start();

@@ -14,6 +14,7 @@ mod http;
 mod json;
 mod profiles;
 pub mod settings;
+mod weight;
 
 #[cfg(test)]
 mod tests;
@@ -358,13 +359,20 @@ fn unpack(incoming: &Incoming, sent: Bytes, limit: usize) -> Result<(Bytes, Cont
     let named = incoming.named();
     let body = body::decompress(&incoming.compression, sent, limit)
         .map_err(|error: BodyError| Refusal::of_body(&error, format!("{named}: {error}")))?;
-    let contents = decode::decode(incoming.signal, incoming.encoding, &body).map_err(|reason| {
-        let kind = match incoming.encoding {
-            Encoding::Protobuf => "protobuf",
-            Encoding::Json => "JSON",
-        };
-        Refusal::bad_data(format!("{named} does not decode as {kind}: {reason}"))
-    })?;
+    let kind = match incoming.encoding {
+        Encoding::Protobuf => "protobuf",
+        Encoding::Json => "JSON",
+    };
+    let malformed = |reason: String| Refusal::bad_data(format!("{named} does not decode as {kind}: {reason}"));
+    let weigh = || match incoming.encoding {
+        Encoding::Protobuf => weight::of_request(incoming.signal, &body),
+        Encoding::Json => weight::of_json(&body),
+    };
+    if body.len() > weight::LIGHT && weigh() > weight::HEAVIEST {
+        let message = format!("{named} would take more than {} bytes once it is decoded", weight::HEAVIEST);
+        return Err(Refusal::new(::http::StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, message));
+    }
+    let contents = decode::decode(incoming.signal, incoming.encoding, &body).map_err(malformed)?;
     Ok((body, contents))
 }
 

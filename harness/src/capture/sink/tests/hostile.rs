@@ -164,6 +164,27 @@ async fn a_span_with_a_million_attributes_is_taken() {
 }
 
 #[tokio::test]
+async fn a_request_that_would_grow_beyond_all_bounds_is_refused_before_it_is_decoded() {
+    let fixture = Fixture::new().await;
+    let field = |tag: u8, inner: &[u8]| {
+        let mut wire = vec![tag << 3 | 2];
+        prost::encoding::encode_varint(inner.len() as u64, &mut wire);
+        [&wire, inner].concat()
+    };
+    // Two bytes a span, which gzip makes a thousandth of.
+    let body = gzip(&field(1, &field(2, &[18, 0].repeat(4_000_000))));
+    let headers = [("content-type", PROTOBUF), ("content-encoding", "gzip")];
+    let response = fixture.post("/v1/traces", &headers, body).await;
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let json = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{}{{}}]}}]}}]}}"#, "{},".repeat(4_000_000));
+    let response = fixture.post("/v1/traces", &[("content-type", JSON)], json).await;
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let faults = fixture.faults();
+    assert!(faults.len() == 2 && faults.iter().all(|fault| fault.contains("once it is decoded")), "{faults:?}");
+    a_sound_sender_succeeds(&fixture).await;
+}
+
+#[tokio::test]
 async fn compression_that_ends_early_is_refused() {
     let fixture = Fixture::new().await;
     let good = one_span().encode_to_vec();

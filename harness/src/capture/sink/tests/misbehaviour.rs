@@ -118,7 +118,8 @@ async fn a_reset_connection_is_no_answer_and_the_next_one_is_served() {
     let error = request.body(one_span().encode_to_vec()).send().await.unwrap_err();
     assert!(format!("{error:?}").contains("ConnectionReset"), "{error:?}");
     fixture.once(Act::Reset);
-    assert!(TraceServiceClient::new(fixture.channel().await).export(one_span()).await.is_err());
+    let status = TraceServiceClient::new(fixture.channel().await).export(one_span()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unknown, "{status}");
     assert_eq!(fixture.span_names(), Vec::<String>::new());
     assert_eq!(fixture.post_a_span().await.status(), StatusCode::OK);
 }
