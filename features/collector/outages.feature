@@ -1,4 +1,4 @@
-@process
+@process @http
 Feature: The service outlives a collector that is slow, silent or gone
 
   Background:

@@ -1,4 +1,4 @@
-@process
+@process @http
 Feature: The service outlives a collector that refuses
   What the OTLP specification asks of an exporter: to send again what it may, to wait as long as it is told, and to drop
   what was refused for good. The service's users notice none of it.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -68,7 +69,9 @@ impl Instance {
         }
         let started = std::time::Instant::now();
         let store = Arc::new(Store::new(workshop.tamper.clone()));
-        let sink = Sink::start(store.clone())
+        // The configuration was refused if a header of it is none.
+        let settings = config.sink.settings().map_err(SiteError::new)?;
+        let sink = Sink::bind((Ipv4Addr::LOCALHOST, 0).into(), store.clone(), settings)
             .await
             .map_err(|error| SiteError::because("the OTLP sink cannot listen on loopback", error))?;
         let site: Arc<dyn Site> = if spec.kind.is_container() {

@@ -213,7 +213,7 @@ impl Deployment {
         match &self.running {
             Running::Service(service) => service.sandbox.memory(),
             Running::Function(_) => Err(SiteError::new(
-                "the memory of a function cannot be told; restrict the scenario to processes with @process",
+                "the memory of a function cannot be told; restrict the scenario to services with @process and @http",
             )),
         }
     }

@@ -42,7 +42,8 @@ pub struct Line {
     used: AtomicU64,
     /// Requests under way on it.
     busy: AtomicUsize,
-    /// Cancelled once the head of its first request is there.
+    /// Cancelled once the head of its first request is there, or HTTP/2 was agreed on: gRPC clients connect long before
+    /// they call.
     asked: CancellationToken,
     /// Ends it, whatever is under way.
     cut: CancellationToken,
@@ -234,7 +235,7 @@ impl Exchange {
             }
         });
         let builder = auto::Builder::new(TokioExecutor::new());
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(Greeting::new(wire, line.clone())), service));
         let mut asked = false;
         let mut stopping = false;
         loop {
@@ -326,5 +327,68 @@ impl AsyncWrite for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}
+
+/// The first bytes of HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Watches a connection's first bytes for those of HTTP/2.
+struct Greeting<I> {
+    wire: I,
+    line: Arc<Line>,
+    /// How much of [`PREFACE`] came; `None` once something else did, or all of it.
+    greeted: Option<usize>,
+}
+
+impl<I> Greeting<I> {
+    fn new(wire: I, line: Arc<Line>) -> Self {
+        Self { wire, line, greeted: Some(0) }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        let Some(greeted) = self.greeted else { return };
+        let expected = &PREFACE[greeted..];
+        let length = bytes.len().min(expected.len());
+        self.greeted = (bytes[..length] == expected[..length]).then_some(greeted + length);
+        if self.greeted == Some(PREFACE.len()) {
+            self.greeted = None;
+            self.line.asked.cancel();
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Greeting<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
+        self.read(&buf.filled()[before..]);
+        polled
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Greeting<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write_vectored(cx, bufs)
     }
 }

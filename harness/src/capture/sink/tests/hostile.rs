@@ -232,6 +232,15 @@ async fn a_connection_that_brought_a_request_may_rest_for_longer() {
 }
 
 #[tokio::test]
+async fn a_grpc_client_may_connect_long_before_it_calls() {
+    let fixture = Fixture::with(Settings { first_request: Duration::from_millis(50), ..Settings::default() }).await;
+    let mut client = TraceServiceClient::new(fixture.channel().await);
+    let _ = timeout(Duration::from_millis(120), pending::<()>()).await;
+    client.export(one_span()).await.unwrap();
+    assert_eq!(fixture.notes(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_body_that_takes_too_long_is_told_so_over_both_transports() {
     let fixture = Fixture::with(Settings { body_time: Duration::from_millis(50), ..Settings::default() }).await;
     let head = "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n{";
