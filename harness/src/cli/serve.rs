@@ -75,7 +75,7 @@ impl ServeArgs {
     }
 }
 
-/// `NAME=VALUE`. The message never repeats the value, which may be a secret.
+/// `NAME=VALUE`. The value may be a secret, so it is marked as one and stands in no message of ours.
 fn header_argument(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
     let name = name.trim().parse().map_err(|_| format!("{name:?} is no header name"))?;
