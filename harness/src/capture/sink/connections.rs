@@ -250,12 +250,13 @@ impl Exchange {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }
+                // How a connection ends is its exporter's business; what it was answered stands in the store. Before the
+                // deadline, so that a machine that stalled reads what had come in time.
+                _ = connection.as_mut() => return,
                 first = timeout_at(deadline, line.asked.cancelled()), if !asked => match first {
                     Ok(()) => asked = true,
                     Err(_) => return self.too_slow(line),
                 },
-                // How a connection ends is its exporter's business; what it was answered stands in the store.
-                _ = connection.as_mut() => return,
             }
         }
     }
