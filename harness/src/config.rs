@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer, de};
 
 /// Why a configuration cannot be used. The message names the file, the key and the way out.
@@ -60,6 +61,9 @@ pub struct Config {
     /// Environment variables of every deployment; a deployment's own `env` wins.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// What the sink demands of exporters.
+    #[serde(default)]
+    pub sink: Sink,
     /// HTTP servers that stand in for what the service calls, by name.
     #[serde(default)]
     pub upstreams: BTreeMap<String, Upstream>,
@@ -384,6 +388,37 @@ impl Default for Function {
     }
 }
 
+/// What the sink of every deployment demands of exporters.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Sink {
+    /// Headers that every export request must have, with these values.
+    pub require_headers: BTreeMap<String, String>,
+    /// Origins whose pages may export; `*` stands for all.
+    pub cors_origins: Vec<String>,
+}
+
+impl Sink {
+    /// The settings of a sink that demands this; the error names what is no header. Values are never repeated.
+    pub fn settings(&self) -> Result<crate::capture::sink::Settings, String> {
+        let header = |(name, value): (&String, &String)| {
+            let parsed: HeaderName =
+                name.parse().map_err(|_| format!("[sink] require-headers: {name:?} is no header name"))?;
+            let mut value: HeaderValue =
+                value.parse().map_err(|_| format!("[sink] require-headers: the value of {name} is no header value"))?;
+            value.set_sensitive(true);
+            Ok::<_, String>((parsed, value))
+        };
+        let origin =
+            |origin: &String| origin.parse().map_err(|_| format!("[sink] cors-origins: {origin:?} is no header value"));
+        Ok(crate::capture::sink::Settings {
+            required_headers: self.require_headers.iter().map(header).collect::<Result<_, _>>()?,
+            cors_origins: self.cors_origins.iter().map(origin).collect::<Result<_, _>>()?,
+            ..Default::default()
+        })
+    }
+}
+
 /// An HTTP server that stands in for what the service calls, with fixed answers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -479,6 +514,7 @@ impl Config {
                     .into_iter()
                     .map(|what| format!("[deployments.{}] {what}", deployment.name))
             })
+            .chain(config.sink.settings().err())
             .chain(config.deployments.is_empty().then(|| "no deployment is configured".to_owned()))
             .collect();
         if problems.is_empty() {

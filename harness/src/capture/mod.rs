@@ -15,6 +15,11 @@ const BACKLOG: u32 = 4096;
 
 /// Listens at `address`; port 0 takes a free one.
 fn listen(address: std::net::SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
+    socket(address)?.listen(BACKLOG)
+}
+
+/// A socket that is bound to `address` and does not listen yet; nobody else can take the port.
+fn socket(address: std::net::SocketAddr) -> std::io::Result<tokio::net::TcpSocket> {
     let socket = match address {
         std::net::SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
         std::net::SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
@@ -23,5 +28,5 @@ fn listen(address: std::net::SocketAddr) -> std::io::Result<tokio::net::TcpListe
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    Ok(socket)
 }

@@ -23,6 +23,8 @@ pub enum Signal {
     Logs,
     /// Metrics.
     Metrics,
+    /// Profiles, a signal in development: kept as received, and counted.
+    Profiles,
 }
 
 impl fmt::Display for Signal {
@@ -31,6 +33,7 @@ impl fmt::Display for Signal {
             Self::Traces => "traces",
             Self::Logs => "logs",
             Self::Metrics => "metrics",
+            Self::Profiles => "profiles",
         })
     }
 }
@@ -81,6 +84,8 @@ pub enum Decoded {
     Logs(Vec<LogRecord>),
     /// Metrics of a metrics request.
     Metrics(Vec<Metric>),
+    /// How many profiles a profiles request holds.
+    Profiles(usize),
 }
 
 /// Something that was received and is not valid telemetry: a span whose id is zero, a body that does not decode.
@@ -163,6 +168,12 @@ pub enum Mark {
         /// Status that was answered.
         status: u16,
     },
+    /// The sink did something besides taking an export request: what a scenario told it to do wrong, or what it had to do
+    /// to a connection.
+    Sink {
+        /// What, to whom.
+        what: String,
+    },
     /// It was asked to end.
     StopRequested {
         /// `SIGTERM`, `SIGINT`.
@@ -192,6 +203,7 @@ pub struct Capture {
     spans_by_trace: HashMap<TraceId, Vec<usize>>,
     logs: Vec<Arc<LogRecord>>,
     metrics: Vec<Arc<Metric>>,
+    profiles: usize,
     faults: Vec<Fault>,
     lifecycle: Vec<Lifecycle>,
     seq: u64,
@@ -226,6 +238,11 @@ impl Capture {
     /// Every metric, once for each time it was exported.
     pub fn metrics(&self) -> &[Arc<Metric>] {
         &self.metrics
+    }
+
+    /// How many profiles came; they are in [`requests`](Self::requests).
+    pub fn profiles(&self) -> usize {
+        self.profiles
     }
 
     /// What was received and is not valid telemetry.
@@ -273,6 +290,7 @@ impl Capture {
                 metric.arrival = arrival;
                 Arc::new(metric)
             })),
+            Decoded::Profiles(count) => self.profiles += count,
         }
         arrival
     }

@@ -3,19 +3,24 @@
 use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
     sync::Arc,
 };
 
 use clap::Args;
+use http::{HeaderName, HeaderValue};
 
 use crate::{
     capture::{
         Capture, Decoded, Encoding, ExportRequest, Signal, Transport,
         relay::{Neighbour, READY, TOKEN_VARIABLE},
-        sink::{Receiver, Sink},
+        sink::{
+            Receiver, Settings, Sink,
+            settings::{TlsError, TlsFiles},
+        },
     },
     report::Exit,
-    telemetry::{LogOrigin, LogRecord, Metric, Span, StatusCode},
+    telemetry::{Arrival, LogOrigin, LogRecord, Metric, Span, StatusCode},
 };
 
 /// Arguments of `tracegate serve`.
@@ -27,6 +32,21 @@ pub struct ServeArgs {
     /// Port of the OTLP receiver, for gRPC and HTTP alike; may be given several times
     #[arg(long, value_name = "PORT", default_values_t = [4317, 4318])]
     pub port: Vec<u16>,
+    /// Header that every export request must have, as NAME=VALUE; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = header_argument, conflicts_with = "relay")]
+    pub require_header: Vec<(HeaderName, HeaderValue)>,
+    /// Origin whose pages may export, or * for all; may be given several times. Without it no browser may
+    #[arg(long, value_name = "ORIGIN", conflicts_with = "relay")]
+    pub cors_origin: Vec<HeaderValue>,
+    /// Take only TLS, with this certificate (PEM, with those between it and its authority behind it)
+    #[arg(long, value_name = "FILE", requires = "tls_key", conflicts_with = "relay")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Take only clients with a certificate of one of these authorities (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_client_ca: Option<PathBuf>,
     /// Say nothing about what is received
     #[arg(long)]
     pub quiet: bool,
@@ -36,6 +56,32 @@ pub struct ServeArgs {
     /// Where the test process opens its tunnel; the token is in TRACEGATE_RELAY_TOKEN
     #[arg(long, value_name = "PORT", requires = "relay")]
     pub control: Option<u16>,
+}
+
+impl ServeArgs {
+    fn settings(&self) -> Result<Settings, TlsError> {
+        let tls = match (self.tls_cert.clone(), self.tls_key.clone()) {
+            (Some(certificate), Some(key)) => {
+                Some(TlsFiles { certificate, key, client_ca: self.tls_client_ca.clone() }.load()?)
+            }
+            _ => None,
+        };
+        Ok(Settings {
+            required_headers: self.require_header.clone(),
+            cors_origins: self.cors_origin.clone(),
+            tls,
+            ..Settings::default()
+        })
+    }
+}
+
+/// `NAME=VALUE`. The value may be a secret, so it is marked as one and stands in no message of ours.
+fn header_argument(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    let name = name.trim().parse().map_err(|_| format!("{name:?} is no header name"))?;
+    let mut value: HeaderValue = value.trim().parse().map_err(|_| format!("the value of {name} is no header value"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
 }
 
 /// Why `tracegate serve` cannot run.
@@ -50,6 +96,9 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// A certificate or key that cannot be used.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] TlsError),
     /// One of the relay's ports.
     #[error("the relay cannot start")]
     Relay(#[source] io::Error),
@@ -82,9 +131,10 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         return Ok(());
     }
     let printer = Arc::new(Printer { quiet: args.quiet });
+    let settings = args.settings().map_err(ServeError::Tls)?;
     let mut sinks = Vec::new();
     for port in args.port {
-        let sink = Sink::bind((args.host, port).into(), printer.clone())
+        let sink = Sink::bind((args.host, port).into(), printer.clone(), settings.clone())
             .await
             .map_err(|source| ServeError::Listen { address: format!("{}:{port}", args.host), source })?;
         sinks.push(sink);
@@ -140,6 +190,13 @@ impl Receiver for Printer {
             say(&format!("refused  {reason}"));
         }
     }
+
+    fn note(&self, what: String) -> Arrival {
+        if !self.quiet {
+            say(&format!("note     {what}"));
+        }
+        Arrival::default()
+    }
 }
 
 /// One line for the request, and one below it for each span, record, metric and fault.
@@ -156,6 +213,7 @@ fn describe(request: &ExportRequest, decoded: &Decoded, faults: &[String]) -> St
         Decoded::Spans(spans) => spans.iter().map(span).collect(),
         Decoded::Logs(records) => records.iter().map(log_record).collect(),
         Decoded::Metrics(metrics) => metrics.iter().map(metric).collect(),
+        Decoded::Profiles(count) => vec!["profile".to_owned(); *count],
     };
     let head = format!(
         "{:<8} {} over {transport}, {encoding}, {} bytes, from {}",
@@ -227,7 +285,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::telemetry::{Arrival, SpanId, SpanKind, TraceId};
+    use crate::telemetry::{SpanId, SpanKind, TraceId};
 
     #[test]
     fn what_a_store_has_received_is_told_once() {
@@ -236,6 +294,16 @@ mod tests {
         store.add_fault(Signal::Logs, "no protobuf".into());
         assert_eq!(store.look(|capture| teller.news(capture)), ["fault    no protobuf"]);
         assert!(store.look(|capture| teller.news(capture)).is_empty());
+    }
+
+    #[test]
+    fn a_required_header_is_a_name_and_a_value_and_no_message_repeats_the_value() {
+        let (name, value) = header_argument("Authorization = Bearer a=b").unwrap();
+        assert_eq!((name.as_str(), value.as_bytes()), ("authorization", &b"Bearer a=b"[..]));
+        assert_eq!(format!("{value:?}"), "Sensitive");
+        assert_eq!(header_argument("no-equals").unwrap_err(), "write it as NAME=VALUE");
+        assert_eq!(header_argument("x y=secret").unwrap_err(), "\"x y\" is no header name");
+        assert_eq!(header_argument("x=sec\u{7}ret").unwrap_err(), "the value of x is no header value");
     }
 
     #[test]

@@ -125,3 +125,16 @@ fn a_duration_needs_its_unit() {
     let error = parse("[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\npatience = '10'").unwrap_err();
     assert!(error.to_string().contains("is not a duration"), "{error}");
 }
+
+#[test]
+fn the_sink_demands_headers_and_what_is_none_is_named_without_its_value() {
+    let with = |sink: &str| parse(&format!("[sink]\n{sink}\n{FUNCTION}"));
+    let config = with("require-headers = { x-api-key = 'secret' }\ncors-origins = ['*']").unwrap();
+    let settings = config.sink.settings().unwrap();
+    assert_eq!(settings.required_headers[0].0, "x-api-key");
+    assert_eq!(settings.cors_origins, ["*"]);
+    let error = with("require-headers = { 'x y' = 'secret' }").unwrap_err().to_string();
+    assert!(error.contains("\"x y\" is no header name") && !error.contains("secret"), "{error}");
+    let error = with("require-headers = { x = \"sec\\u0007ret\" }").unwrap_err().to_string();
+    assert!(error.contains("the value of x is no header value"), "{error}");
+}

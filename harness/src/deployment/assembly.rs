@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -45,7 +46,7 @@ pub struct Instance {
     // Dropped in this order: the service first, so that it never sees its collector go away.
     deployment: Deployment,
     _upstreams: Vec<UpstreamServer>,
-    _sink: Sink,
+    sink: Sink,
     /// How long it took from nothing to ready, builds not counted.
     pub took: Duration,
 }
@@ -71,7 +72,9 @@ impl Instance {
         }
         let started = std::time::Instant::now();
         let store = Arc::new(Store::new(workshop.tamper.clone()));
-        let sink = Sink::start(store.clone())
+        // The configuration was refused if a header of it is none.
+        let settings = config.sink.settings().map_err(SiteError::new)?;
+        let sink = Sink::bind((Ipv4Addr::LOCALHOST, 0).into(), store.clone(), settings)
             .await
             .map_err(|error| SiteError::because("the OTLP sink cannot listen on loopback", error))?;
         let site: Arc<dyn Site> = if spec.kind.is_container() {
@@ -88,11 +91,16 @@ impl Instance {
             upstreams.push(server);
         }
         let deployment = Deployment::start(&built, program, site, store, sink.address(), &placeholders).await?;
-        Ok(Self { deployment, _upstreams: upstreams, _sink: sink, took: started.elapsed() })
+        Ok(Self { deployment, _upstreams: upstreams, sink, took: started.elapsed() })
     }
 }
 
 impl Instance {
+    /// What it exports to.
+    pub fn sink(&self) -> &Sink {
+        &self.sink
+    }
+
     /// What runs, as its first start named it: `pid 4711`, `container 3f2a…`.
     pub fn what(&self) -> String {
         let started = |capture: &Capture| {

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
 use super::{
-    Exit, Incomplete, Launch, Proof, Site, SiteError,
+    Exit, Incomplete, Launch, Memory, Proof, Site, SiteError,
     lambda::Function,
     service::{Service, next_mark},
 };
@@ -220,6 +220,19 @@ impl Deployment {
         match &self.running {
             Running::Service(service) => service.sandbox.stop(signal, grace).await,
             Running::Function(function) => function.stop(signal, grace).await,
+        }
+    }
+
+    /// What a service holds.
+    ///
+    /// # Errors
+    /// When it runs in a container or is a function.
+    pub fn memory(&self) -> Result<Memory, SiteError> {
+        match &self.running {
+            Running::Service(service) => service.sandbox.memory(),
+            Running::Function(_) => Err(SiteError::new(
+                "the memory of a function cannot be told; restrict the scenario to services with @process and @http",
+            )),
         }
     }
 

@@ -20,4 +20,4 @@ mod site;
 pub use instance::Deployment;
 pub use proof::{Incomplete, LogFence, Proof};
 use site::ExitStatus;
-pub use site::{Exit, Launch, Sandbox, Site, SiteError};
+pub use site::{Exit, Launch, Memory, Sandbox, Site, SiteError};

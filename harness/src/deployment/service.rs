@@ -199,11 +199,12 @@ pub(super) fn epoch_seconds() -> u32 {
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
-/// A `User-Agent` that nobody else in this run has, and hardly anybody in another.
+/// A `User-Agent` that nobody else in this run has, and hardly anybody in another. None is the beginning of another one:
+/// a line that quotes the 62nd must not be found in one that quotes the 622nd.
 pub(super) fn next_mark(product: &str) -> String {
     static RUN: std::sync::LazyLock<u32> = std::sync::LazyLock::new(rand::random);
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    format!("{product}/{:08x}-{}", *RUN, NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("{product}/{:08x}-{:08}", *RUN, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The last lines of stdout and stderr, for an error.
@@ -216,4 +217,16 @@ pub(super) fn last_output(store: &Store) -> String {
         return "it wrote nothing to stdout or stderr".into();
     }
     format!("its last output:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_mark_is_the_beginning_of_another_one() {
+        let marks: Vec<String> = (0..200).map(|_| next_mark("x")).collect();
+        let is_within = |one: &String| marks.iter().filter(|other| other.contains(one.as_str())).count();
+        assert!(marks.iter().all(|mark| is_within(mark) == 1));
+    }
 }

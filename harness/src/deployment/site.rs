@@ -107,6 +107,15 @@ impl ExitStatus {
     }
 }
 
+/// What something that runs holds, in bytes, all its processes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Memory {
+    /// Resident now.
+    pub resident: u64,
+    /// The most that was ever resident, each process's own added up.
+    pub peak: u64,
+}
+
 /// Something that runs: a process group, or a container. Dropping it kills it.
 #[async_trait]
 pub trait Sandbox: fmt::Debug + Send + Sync {
@@ -123,13 +132,19 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// Lets it go on. Idempotent.
     async fn thaw(&self) -> Result<(), SiteError>;
 
-    /// The most memory that it had so far, in bytes; `None` where the site cannot tell.
-    fn peak_memory(&self) -> Option<u64> {
-        None
-    }
-
     /// Takes what it has written so far into the store, where the site can do more than wait for it.
     async fn drain(&self) {}
+
+    /// What it holds.
+    ///
+    /// # Errors
+    /// Where the site cannot tell.
+    fn memory(&self) -> Result<Memory, SiteError> {
+        Err(SiteError::new(format!(
+            "the memory of {} cannot be told; restrict the scenario to processes with @process",
+            self.what()
+        )))
+    }
 
     /// The exit status once it has ended; waits for it. Everything that it wrote is in the store by then.
     async fn exited(&self) -> String;

@@ -11,8 +11,10 @@
 //! | [`log`] | log records by message, level, fields and origin |
 //! | [`metric`] | metrics and what their points amount to |
 //! | [`secret`] | planted values that must be nowhere |
+//! | [`exporter`] | what a sound exporter does while its collector misbehaves |
 //! | [`mismatch`] | what differs, as a person reads it |
 
+pub mod exporter;
 pub mod log;
 pub mod metric;
 pub mod mismatch;

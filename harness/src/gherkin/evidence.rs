@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, io, path::Path, sync::Arc};
 
 use super::world::Scene;
 use crate::{
-    capture::Capture,
+    capture::{Capture, Mark},
     correlation::segments::{drawn, segments},
     report::Verdict,
     telemetry::{LogRecord, Span},
@@ -70,7 +70,18 @@ fn received(capture: &Capture) -> String {
     for fault in capture.faults() {
         let _ = writeln!(text, "fault in {}: {}", fault.signal, fault.reason);
     }
+    // Beside the faults, so that a failure shows what the sink did to whom, and when.
+    for entry in capture.lifecycle() {
+        if let Mark::Sink { what } = &entry.mark {
+            let _ = writeln!(text, "sink at {}: {what}", moment(entry.arrival.unix_nano));
+        }
+    }
     text
+}
+
+fn moment(unix_nano: u64) -> String {
+    let nanos = i128::from(unix_nano);
+    jiff::Timestamp::from_nanosecond(nanos).map_or_else(|_| unix_nano.to_string(), |moment| format!("{moment:.6}"))
 }
 
 fn lines<T: serde::Serialize>(values: &[Arc<T>]) -> io::Result<Vec<u8>> {

@@ -326,6 +326,14 @@ impl Scene {
         Ok(self.sent.len() - 1)
     }
 
+    /// Waits until the telemetry of what was sent so far is there, as far as that can be proven.
+    pub async fn settle_so_far(&mut self) {
+        let all: Vec<usize> = (0..self.sent.len()).collect();
+        let deadline = Instant::now() + self.stage.spec.patience;
+        // Without a proof the steps that need the telemetry say so themselves.
+        let _ = self.settle(&all, deadline).await;
+    }
+
     /// Proves completeness for stimuli that have no proof yet.
     async fn settle(&mut self, which: &[usize], deadline: Instant) -> StepResult {
         let open: Vec<usize> = which.iter().copied().filter(|&at| self.sent[at].settled.is_none()).collect();

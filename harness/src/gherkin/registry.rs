@@ -128,6 +128,12 @@ pub(super) struct Compiled {
     pub regex: Regex,
 }
 
+/// Export requests of a signal or of all, counted or for a time.
+const EXPORTS: &str = concat!(
+    r"the next \d+ (?:(?:traces|logs|metrics|profiles) )?requests?",
+    r"|(?:(?:traces|logs|metrics|profiles) )?requests for \d+ m?s",
+);
+
 /// Parameter types besides `{int}`. Each is one group, so that arguments are in the order of the expression.
 fn parameters() -> HashMap<&'static str, &'static str> {
     HashMap::from([
@@ -138,6 +144,8 @@ fn parameters() -> HashMap<&'static str, &'static str> {
         ("status", "Unset|Ok|Error"),
         ("signal", "SIGTERM|SIGINT"),
         ("value", r".+"),
+        ("lapse", r"\d+ m?s"),
+        ("exports", EXPORTS),
     ])
 }
 

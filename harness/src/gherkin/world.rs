@@ -16,7 +16,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use super::{registry::Need, run::Stage};
 use crate::{
     correlation::segments::segments,
-    deployment::assembly::Instance,
+    deployment::{Memory, assembly::Instance},
     report::{Problem, Story, Verdict},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest, Identity},
 };
@@ -67,10 +67,21 @@ pub(super) struct Scene {
     pub draft: Draft,
     /// What was sent, in order.
     pub sent: Vec<Sent>,
+    /// How it was before the collector began to misbehave, once it has.
+    pub ordeal: Option<Ordeal>,
     /// What verdicts rested on.
     pub proofs: BTreeSet<String>,
     began: Instant,
     hold: Hold,
+}
+
+/// How it was before the collector began to misbehave.
+#[derive(Debug)]
+pub(super) struct Ordeal {
+    /// How many requests were sent before.
+    pub calm: usize,
+    /// What the service held, or why that cannot be told.
+    pub memory: Result<Memory, String>,
 }
 
 /// One stimulus with what is known of the completeness of its telemetry.
@@ -154,7 +165,7 @@ impl World {
         match instance {
             Ok(instance) => {
                 let (draft, sent, proofs) = (Draft::default(), Vec::new(), BTreeSet::new());
-                self.scene = Some(Scene { stage, instance, feature, draft, sent, proofs, began, hold });
+                self.scene = Some(Scene { stage, instance, feature, draft, sent, ordeal: None, proofs, began, hold });
             }
             Err(problem) => self.trouble = Some(problem),
         }

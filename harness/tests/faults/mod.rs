@@ -34,6 +34,7 @@ pub struct Fault {
     pub tamper: Option<Arc<dyn Tamper>>,
 }
 
+const REFUSALS: &str = "collector/refusals.feature";
 const FILES: &str = "routes/files.feature";
 const ERRORS: &str = "routes/errors.feature";
 const CONTEXT: &str = "propagation/context.feature";
@@ -174,6 +175,26 @@ pub fn all(late: &str) -> Vec<Fault> {
             tamper: spans(|spans| spans.into_iter().flat_map(|span| [span.clone(), span]).collect()),
             ..rewritten("process", CONTEXT, ENTRY, "no-duplicate")
         },
+        env(
+            "an exporter gives up at the first refusal",
+            "process",
+            REFUSALS,
+            "traces that are refused for now are sent again",
+            "lost",
+            // Less than the first pause before a retry.
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+            "95",
+        ),
+        Fault {
+            name: "an exporter sends again what was partly rejected",
+            tamper: sent_again(),
+            ..rewritten("process", REFUSALS, "A partial success is not sent again", "again")
+        },
+        Fault {
+            name: "an exporter sends a batch again that was taken",
+            tamper: sent_again(),
+            ..rewritten("process", REFUSALS, "traces that are refused for now are sent again", "twice")
+        },
         Fault {
             name: "a span ends before it starts",
             tamper: each_span(|span| span.end_unix_nano = span.start_unix_nano - 1),
@@ -311,6 +332,15 @@ pub fn all(late: &str) -> Vec<Fault> {
             ..rewritten("process", "redaction/secrets.feature", "A secret in the query", "url.query")
         },
     ]
+}
+
+/// Every export brings the spans of the one before it once more.
+fn sent_again() -> Option<Arc<dyn Tamper>> {
+    let before = Mutex::new(Vec::new());
+    spans(move |spans| {
+        let again = std::mem::replace(&mut *before.lock().unwrap_or_else(PoisonError::into_inner), spans.clone());
+        again.into_iter().chain(spans).collect()
+    })
 }
 
 /// A fault by environment variable.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{
-    ExporterBuildError, LogExporter, MetricExporter, Protocol, SpanExporter, WithExportConfig, WithHttpConfig,
-    WithTonicConfig,
+    ExporterBuildError, LogExporter, MetricExporter, Protocol, RetryPolicy, SpanExporter, WithExportConfig,
+    WithHttpConfig, WithTonicConfig,
     tonic_types::{metadata::MetadataMap, transport::ClientTlsConfig},
 };
 use opentelemetry_sdk::metrics::Temporality;
@@ -68,6 +68,12 @@ fn metadata(export: &OtlpExport) -> MetadataMap {
     MetadataMap::from_headers(headers)
 }
 
+/// Retries until the export's timeout is over, which bounds them all together: the SDK's own three are through after less
+/// than a second, and a collector that is restarted takes longer.
+fn retries() -> RetryPolicy {
+    RetryPolicy::recommended().with_max_retries(usize::MAX)
+}
+
 /// Builds the exporter of one signal: the three builders have the same methods and no common trait.
 macro_rules! build {
     ($exporter:ident, $export:expr, $runtime:expr $(, $extra:ident($argument:expr))*) => {{
@@ -79,6 +85,7 @@ macro_rules! build {
                     .with_tonic()
                     .with_endpoint(&export.endpoint)
                     .with_timeout(export.timeout)
+                    .with_retry_policy(retries())
                     .with_metadata(metadata(export))
                     $(.$extra($argument))*;
                 if export.endpoint.starts_with("https:") {
@@ -97,6 +104,7 @@ macro_rules! build {
                     .with_protocol(http_protocol(export))
                     .with_endpoint(&export.endpoint)
                     .with_timeout(export.timeout)
+                    .with_retry_policy(retries())
                     .with_headers(export.headers.clone())
                     $(.$extra($argument))*;
                 if let Some(compression) = export.compression {

@@ -1,10 +1,17 @@
-//! Bodies, read and decompressed within a bound.
+//! Bodies, read and decompressed within bounds of size, time and memory.
 
-use std::io::Read;
+use std::{
+    io::Read,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::body::Body;
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 
 /// Why a body cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,17 +38,110 @@ pub enum BodyError {
     /// The client went away.
     #[error("the body ended early: {0}")]
     Interrupted(String),
+    /// The client takes too long.
+    #[error("the body was not there after {0:?}")]
+    TooSlow(Duration),
+    /// Everybody together is sending too much at once.
+    #[error("the bodies under way hold {limit} bytes already; send it again")]
+    Overloaded {
+        /// The bound in bytes.
+        limit: usize,
+    },
 }
 
 /// What the sink can decompress, as the headers name it.
 pub const ENCODINGS: &str = "identity,gzip,zstd";
 
-/// Reads a body of at most `limit` bytes.
-pub async fn read(body: Body, limit: usize) -> Result<Bytes, BodyError> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge { limit, decompressed: false }),
-        Err(error) => Err(BodyError::Interrupted(error.to_string())),
+/// Bytes of all bodies that are being received, within a bound.
+#[derive(Debug)]
+pub struct Held {
+    bytes: AtomicUsize,
+    limit: usize,
+}
+
+impl Held {
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), limit })
+    }
+}
+
+/// One body's part of [`Held`], given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    held: Arc<Held>,
+    bytes: usize,
+}
+
+impl Share {
+    fn add(&mut self, bytes: usize) -> Result<(), BodyError> {
+        self.bytes += bytes;
+        let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.held.limit {
+            return Err(BodyError::Overloaded { limit: self.held.limit });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Within what a body is read.
+#[derive(Debug)]
+pub struct Bounds<'a> {
+    /// Most bytes.
+    pub limit: usize,
+    /// Most time for the whole of it.
+    pub time: Duration,
+    /// Where all bodies are counted together.
+    pub held: &'a Arc<Held>,
+}
+
+/// Reads a body. `announced` is shown its first bytes, as soon as there are five, and says how many there will be in all
+/// when they tell: what announces too much is not waited for.
+pub async fn read(
+    mut body: Body,
+    bounds: Bounds<'_>,
+    announced: impl Fn([u8; 5]) -> Option<usize>,
+) -> Result<(Bytes, Share), BodyError> {
+    let too_large = BodyError::TooLarge { limit: bounds.limit, decompressed: false };
+    let reading = async {
+        let mut share = Share { held: bounds.held.clone(), bytes: 0 };
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        let mut told = false;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| BodyError::Interrupted(error.to_string()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            share.add(data.len())?;
+            if share.bytes > bounds.limit {
+                return Err(too_large);
+            }
+            // Most bodies come in one piece, which need not be copied.
+            if first.is_empty() && all.is_empty() {
+                first = data;
+            } else {
+                if all.is_empty() {
+                    all.extend_from_slice(&std::mem::take(&mut first));
+                }
+                all.extend_from_slice(&data);
+            }
+            let so_far = if all.is_empty() { &first[..] } else { &all[..] };
+            if let (false, Some(head)) = (told, so_far.first_chunk::<5>()) {
+                told = true;
+                if announced(*head).is_some_and(|bytes| bytes > bounds.limit) {
+                    return Err(too_large);
+                }
+            }
+        }
+        Ok((if all.is_empty() { first } else { all.freeze() }, share))
+    };
+    match tokio::time::timeout(bounds.time, reading).await {
+        Ok(read) => read,
+        Err(_) => Err(BodyError::TooSlow(bounds.time)),
     }
 }
 

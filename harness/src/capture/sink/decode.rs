@@ -15,7 +15,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
-use super::json;
+use super::{json, profiles};
 use crate::{
     capture::{Decoded, Encoding, Signal},
     telemetry::{
@@ -50,6 +50,10 @@ pub fn decode(signal: Signal, encoding: Encoding, body: &[u8]) -> Result<Content
         Signal::Traces => message(wire).map(traces),
         Signal::Logs => message(wire).map(logs),
         Signal::Metrics => message(wire).map(metrics),
+        Signal::Profiles => {
+            let count = profiles::count(wire).map_err(|error| error.to_string())?;
+            Ok(Contents { decoded: Decoded::Profiles(count), faults: Vec::new(), rejected: 0 })
+        }
     }
 }
 

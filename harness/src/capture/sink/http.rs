@@ -1,53 +1,36 @@
-//! OTLP/HTTP: `POST /v1/traces`, `/v1/logs` and `/v1/metrics` (OTLP specification 1.x, "OTLP/HTTP").
+//! OTLP/HTTP: `POST /v1/traces`, `/v1/logs`, `/v1/metrics` and `/v1development/profiles` (OTLP specification 1.x,
+//! "OTLP/HTTP"). Answers are not compressed, which the specification leaves to the server: they are a few bytes.
+
+use std::sync::Arc;
 
 use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use http::{
-    HeaderName, Method, StatusCode,
-    header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    Method, StatusCode,
+    header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 use tonic::Code;
 
 use super::{
-    Inbox, answer,
-    body::{self, BodyError},
-    user_agent,
+    Inbox, Incoming,
+    answer::{Refusal, content_type},
+    body::{self, BodyError, Bounds},
+    connections::Line,
+    header, user_agent,
 };
 use crate::capture::{Encoding, Signal, Transport};
-
-/// Why a request is refused.
-struct Refusal {
-    status: StatusCode,
-    code: Code,
-    message: String,
-    header: Option<(HeaderName, &'static str)>,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), header: None }
-    }
-}
 
 pub(super) async fn serve(inbox: &Inbox, request: Request) -> Response {
     let encoding = encoding(&request);
     // What has no encoding of ours is told in the one that a person can read.
     let answered_in = encoding.unwrap_or(Encoding::Json);
-    let (status, body, header) = match export(inbox, encoding, request).await {
-        Ok(body) => (StatusCode::OK, body, None),
-        Err(refusal) => (refusal.status, answer::refused(answered_in, refusal.code, &refusal.message), refusal.header),
-    };
-    let content_type = match answered_in {
-        Encoding::Protobuf => "application/x-protobuf",
-        Encoding::Json => "application/json",
-    };
-    let mut response = (status, [(CONTENT_TYPE, content_type)], body).into_response();
-    if let Some((name, value)) = header {
-        response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+    match export(inbox, encoding, request).await {
+        Ok(body) => ([(CONTENT_TYPE, content_type(answered_in))], body).into_response(),
+        Err(refusal) => refusal.http(answered_in),
     }
-    response
 }
 
 fn encoding(request: &Request) -> Option<Encoding> {
@@ -61,16 +44,23 @@ fn encoding(request: &Request) -> Option<Encoding> {
     }
 }
 
-async fn export(inbox: &Inbox, encoding: Option<Encoding>, request: Request) -> Result<bytes::Bytes, Refusal> {
-    let path = request.uri().path();
-    let signal = match path {
+fn signal(path: &str) -> Option<Signal> {
+    Some(match path {
         "/v1/traces" => Signal::Traces,
         "/v1/logs" => Signal::Logs,
         "/v1/metrics" => Signal::Metrics,
-        _ => {
-            let message = format!("{path} is not a path of OTLP/HTTP; there are /v1/traces, /v1/logs and /v1/metrics");
-            return Err(Refusal::new(StatusCode::NOT_FOUND, Code::NotFound, message));
-        }
+        "/v1development/profiles" => Signal::Profiles,
+        _ => return None,
+    })
+}
+
+async fn export(inbox: &Inbox, encoding: Option<Encoding>, request: Request) -> Result<Bytes, Refusal> {
+    let path = request.uri().path();
+    let Some(signal) = signal(path) else {
+        let message = format!(
+            "{path} is not a path of OTLP/HTTP; there are /v1/traces, /v1/logs, /v1/metrics and /v1development/profiles"
+        );
+        return Err(Refusal::new(StatusCode::NOT_FOUND, Code::NotFound, message));
     };
     if request.method() != Method::POST {
         let message = format!("{} {path}: telemetry is sent by POST", request.method());
@@ -79,45 +69,34 @@ async fn export(inbox: &Inbox, encoding: Option<Encoding>, request: Request) -> 
             ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, message)
         });
     }
+    if let Some(refusal) = inbox.missing_header(request.headers()) {
+        let refusal = Refusal { header: Some((WWW_AUTHENTICATE, "header")), ..refusal };
+        return Err(inbox.recorded(signal, refusal));
+    }
     let Some(encoding) = encoding else {
-        let found = request.headers().get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        let message = format!(
-            "content type {:?} is not known; send application/x-protobuf or application/json",
-            found.as_deref().unwrap_or_default()
-        );
-        let message = inbox.refuse(signal, message);
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, message));
+        let found = header(request.headers(), CONTENT_TYPE.as_str());
+        let message = format!("content type {found:?} is not known; send application/x-protobuf or application/json");
+        let refusal = Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, message);
+        return Err(inbox.recorded(signal, refusal));
     };
-    let user_agent = user_agent(request.headers());
-    let compression = match request.headers().get(CONTENT_ENCODING) {
-        Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
-        None => String::new(),
+    let incoming = Incoming {
+        signal,
+        transport: Transport::Http,
+        encoding,
+        compression: header(request.headers(), CONTENT_ENCODING.as_str()),
+        user_agent: user_agent(request.headers()),
+        line: request.extensions().get::<Arc<Line>>().cloned(),
     };
+    let limit = inbox.settings.body_limit;
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let received = match announced {
-        Some(length) if length > inbox.limit as u64 => {
-            Err(BodyError::TooLarge { limit: inbox.limit, decompressed: false })
+        Some(length) if length > limit as u64 => Err(BodyError::TooLarge { limit, decompressed: false }),
+        _ => {
+            let bounds = Bounds { limit, time: inbox.settings.body_time, held: &inbox.held };
+            body::read(request.into_body(), bounds, |_| None).await
         }
-        _ => body::read(request.into_body(), inbox.limit).await,
     };
-    let body = received
-        .and_then(|bytes| body::decompress(&compression, bytes, inbox.limit))
-        .map_err(|error| refusal(inbox, signal, &error))?;
-    inbox
-        .take(signal, Transport::Http, encoding, user_agent, body)
-        .map_err(|reason| Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, reason))
-}
-
-fn refusal(inbox: &Inbox, signal: Signal, error: &BodyError) -> Refusal {
-    let message = inbox.refuse(signal, format!("the {signal} request: {error}"));
-    match error {
-        BodyError::TooLarge { .. } => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, message),
-        BodyError::UnknownEncoding(_) => Refusal {
-            header: Some((ACCEPT_ENCODING, body::ENCODINGS)),
-            ..Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, message)
-        },
-        BodyError::Corrupt { .. } | BodyError::Interrupted(_) => {
-            Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, message)
-        }
-    }
+    let (body, share) = received
+        .map_err(|error| inbox.recorded(signal, Refusal::of_body(&error, format!("{}: {error}", incoming.named()))))?;
+    inbox.take(incoming, body, share).await
 }

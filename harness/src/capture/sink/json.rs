@@ -18,27 +18,32 @@ use crate::capture::Signal;
 /// The error names the place (`resourceSpans[0].scopeSpans[0].spans[2].kind`) and what was expected there.
 pub fn to_protobuf(signal: Signal, body: &[u8]) -> Result<Vec<u8>, String> {
     let json: Value = serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
-    let message = match signal {
-        Signal::Traces => &EXPORT_TRACES,
-        Signal::Logs => &EXPORT_LOGS,
-        Signal::Metrics => &EXPORT_METRICS,
-    };
     let mut wire = Vec::with_capacity(body.len() / 2);
-    message.encode(&json, &mut wire).map_err(|problem| problem.to_string())?;
+    request(signal).encode(&json, &mut wire).map_err(|problem| problem.to_string())?;
     Ok(wire)
 }
 
-struct Message(&'static [Field]);
+/// The `Export…ServiceRequest` of a signal.
+pub(super) fn request(signal: Signal) -> &'static Message {
+    match signal {
+        Signal::Traces => &EXPORT_TRACES,
+        Signal::Logs => &EXPORT_LOGS,
+        Signal::Metrics => &EXPORT_METRICS,
+        Signal::Profiles => &EXPORT_PROFILES,
+    }
+}
 
-struct Field {
+pub(super) struct Message(&'static [Field]);
+
+pub(super) struct Field {
     name: &'static str,
     tag: u32,
-    kind: Kind,
+    pub(super) kind: Kind,
     repeated: bool,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     String,
     Bool,
     /// `int32`, `int64`, `uint32`, `uint64` and enums, within the bounds given.
@@ -105,6 +110,15 @@ impl std::fmt::Display for Problem {
 }
 
 impl Message {
+    pub(super) fn field(&self, tag: u32) -> Option<&Field> {
+        self.0.iter().find(|field| field.tag == tag)
+    }
+
+    /// Whether it is what a request is counted in.
+    pub(super) fn is_item(&'static self) -> bool {
+        [&SPAN, &LOG_RECORD, &METRIC].into_iter().any(|item| std::ptr::eq(item, self))
+    }
+
     fn encode(&self, json: &Value, wire: &mut Vec<u8>) -> Result<(), Problem> {
         let Value::Object(entries) = json else {
             return Err(Problem::expected("an object", json));
@@ -441,6 +455,13 @@ static EXEMPLAR: Message = Message(&[
     one("asInt", 6, Kind::Sfixed64),
     many("filteredAttributes", 7, Kind::Message(&KEY_VALUE)),
 ]);
+
+// profiles/v1development, as far as it takes to count profiles
+
+static EXPORT_PROFILES: Message = Message(&[many("resourceProfiles", 1, Kind::Message(&RESOURCE_PROFILES))]);
+static RESOURCE_PROFILES: Message = Message(&[many("scopeProfiles", 2, Kind::Message(&SCOPE_PROFILES))]);
+static SCOPE_PROFILES: Message = Message(&[many("profiles", 2, Kind::Message(&PROFILE))]);
+static PROFILE: Message = Message(&[]);
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,20 @@
 //! The sink: an OTLP receiver whose one port takes gRPC and HTTP, protobuf and JSON, plain, gzip and zstd.
 //!
 //! A request is answered only after its [`Receiver`] has it. "The exporter's call returned" therefore means "it is in
-//! the store", and that is what every proof of completeness rests on.
+//! the store", and that is what every proof of completeness rests on. What it does to bad senders, and what it does wrong
+//! when a scenario asks for it, is in `docs/sink.md`.
 
 mod answer;
+pub mod behaviour;
 mod body;
+mod connections;
 pub mod decode;
 mod grpc;
 mod http;
 mod json;
+mod profiles;
+pub mod settings;
+mod weight;
 
 #[cfg(test)]
 mod tests;
@@ -23,22 +29,38 @@ use axum::{
     Router,
     extract::{Request, State},
     response::{IntoResponse, Response},
-    serve::ListenerExt,
 };
 use bytes::Bytes;
-use tokio::{net::TcpListener, task::JoinHandle};
+use futures::future::pending;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::{Mutex, Semaphore},
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
-use super::{Decoded, Encoding, ExportRequest, Signal, Store, Transport, listen};
+use self::{
+    answer::Refusal,
+    behaviour::{Act, Behaviour, Incident, Item},
+    body::{BodyError, Held, Share},
+    connections::{Exchange, Line, Lines, Witness},
+    decode::Contents,
+};
+use super::{Decoded, Encoding, ExportRequest, Mark, Signal, Store, Transport, listen};
 use crate::telemetry::Arrival;
 
-pub use answer::RpcStatus;
+pub use settings::Settings;
 
 /// Most bytes of a body, as sent and after decompression.
 pub const BODY_LIMIT: usize = 64 << 20;
 
 /// `GET` of this path answers 200 as soon as the sink takes requests.
 pub const HEALTH: &str = "/tracegate/health";
+
+/// Bodies up to this many bytes are decoded where they came in; larger and compressed ones do not hold up the others.
+const DECODED_AT_ONCE: usize = 64 << 10;
 
 /// Who gets what a sink takes in.
 pub trait Receiver: fmt::Debug + Send + Sync + 'static {
@@ -47,6 +69,10 @@ pub trait Receiver: fmt::Debug + Send + Sync + 'static {
 
     /// A request that could not be decoded at all.
     fn fault(&self, signal: Signal, reason: String);
+
+    /// What the sink did besides: to a request because a scenario said so, to a connection because it had to. Returns when
+    /// that was, among everything that is captured.
+    fn note(&self, what: String) -> Arrival;
 }
 
 impl Receiver for Store {
@@ -57,39 +83,53 @@ impl Receiver for Store {
     fn fault(&self, signal: Signal, reason: String) {
         self.add_fault(signal, reason);
     }
+
+    fn note(&self, what: String) -> Arrival {
+        self.mark(Mark::Sink { what })
+    }
 }
 
 /// A running OTLP receiver. Dropping it stops it: it takes no new connection, and what it is answering it finishes.
 #[derive(Debug)]
 pub struct Sink {
     address: SocketAddr,
+    inbox: Inbox,
+    /// Cancelled when the sink is dropped.
     stop: CancellationToken,
-    served: Option<JoinHandle<()>>,
+    door: Mutex<Door>,
+}
+
+#[derive(Debug)]
+enum Door {
+    Open {
+        abort: CancellationToken,
+        served: JoinHandle<()>,
+    },
+    /// Nobody listens; the port is kept from others.
+    Shut(TcpSocket),
 }
 
 impl Sink {
     /// Starts on a free port of this machine's loopback.
     pub async fn start(store: Arc<Store>) -> io::Result<Self> {
-        Self::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), store).await
+        Self::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), store, Settings::default()).await
     }
 
     /// Starts at `address`; port 0 takes a free one. The error is that of binding.
-    pub async fn bind<R: Receiver>(address: SocketAddr, receiver: Arc<R>) -> io::Result<Self> {
-        Self::serve(listen(address)?, receiver, BODY_LIMIT)
-    }
-
-    fn serve<R: Receiver>(listener: TcpListener, receiver: Arc<R>, limit: usize) -> io::Result<Self> {
+    pub async fn bind<R: Receiver>(address: SocketAddr, receiver: Arc<R>, settings: Settings) -> io::Result<Self> {
+        let listener = listen(address)?;
         let address = listener.local_addr()?;
+        let inbox = Inbox {
+            receiver,
+            behaviour: Arc::default(),
+            held: Held::new(settings.held_limit),
+            openers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
+            lines: Lines::new(settings.connections),
+            settings: Arc::new(settings),
+        };
         let stop = CancellationToken::new();
-        let router = Router::new().fallback(dispatch).with_state(Inbox { receiver, limit });
-        // Without it, an answer in two segments waits for the exporter's delayed acknowledgement.
-        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-        let stopped = stop.clone().cancelled_owned();
-        let served = tokio::spawn(async move {
-            // `axum::serve` retries failed accepts by itself and never returns an error.
-            drop(axum::serve(listener, router).with_graceful_shutdown(stopped).await);
-        });
-        Ok(Self { address, stop, served: Some(served) })
+        let door = inbox.open(listener, &stop);
+        Ok(Self { address, inbox, stop, door: Mutex::new(door) })
     }
 
     /// Where it listens.
@@ -97,10 +137,45 @@ impl Sink {
         self.address
     }
 
+    /// What it does wrong on purpose.
+    pub fn behaviour(&self) -> &Arc<Behaviour> {
+        &self.inbox.behaviour
+    }
+
+    /// Goes away as a process that is killed does: connections are reset, and new ones refused. It keeps its port.
+    /// Nothing happens when it is away already.
+    pub async fn go_away(&self) -> io::Result<()> {
+        let mut door = self.door.lock().await;
+        let Door::Open { abort, served } = &mut *door else { return Ok(()) };
+        abort.cancel();
+        drop(served.await);
+        *door = Door::Shut(super::socket(self.address)?);
+        self.inbox.receiver.note("the collector went away".into());
+        Ok(())
+    }
+
+    /// Listens again, at the same address. Nothing happens when it is there.
+    pub async fn come_back(&self) -> io::Result<()> {
+        let mut door = self.door.lock().await;
+        if matches!(*door, Door::Open { .. }) {
+            return Ok(());
+        }
+        // First of all, so that nothing can arrive before it.
+        self.inbox.receiver.note("the collector came back".into());
+        let listener = {
+            let Door::Shut(kept) = std::mem::replace(&mut *door, Door::Shut(TcpSocket::new_v4()?)) else {
+                return Ok(());
+            };
+            kept.listen(super::BACKLOG)?
+        };
+        *door = self.inbox.open(listener, &self.stop);
+        Ok(())
+    }
+
     /// Stops it and waits until every request that it had begun is answered.
-    pub async fn shutdown(mut self) {
+    pub async fn shutdown(self) {
         self.stop.cancel();
-        if let Some(served) = self.served.take() {
+        if let Door::Open { served, .. } = &mut *self.door.lock().await {
             drop(served.await);
         }
     }
@@ -112,58 +187,207 @@ impl Drop for Sink {
     }
 }
 
-/// Where requests go, and how large they may be.
+/// Where requests go, and within what bounds.
 #[derive(Debug, Clone)]
 struct Inbox {
     receiver: Arc<dyn Receiver>,
-    limit: usize,
+    behaviour: Arc<Behaviour>,
+    held: Arc<Held>,
+    /// Bodies that are decompressed and decoded at the same time: as many as there are processors.
+    openers: Arc<Semaphore>,
+    lines: Arc<Lines>,
+    settings: Arc<Settings>,
+}
+
+impl Witness for Inbox {
+    fn note(&self, what: String) {
+        self.receiver.note(what);
+    }
+}
+
+/// Everything about an export request but its body.
+#[derive(Debug, Clone)]
+struct Incoming {
+    signal: Signal,
+    transport: Transport,
+    encoding: Encoding,
+    /// `content-encoding` or, for a compressed message, `grpc-encoding`; empty for none.
+    compression: String,
+    user_agent: String,
+    line: Option<Arc<Line>>,
+}
+
+impl Incoming {
+    /// `the traces call` over gRPC, `the traces request` over HTTP.
+    fn named(&self) -> String {
+        match self.transport {
+            Transport::Grpc => format!("the {} call", self.signal),
+            Transport::Http => format!("the {} request", self.signal),
+        }
+    }
+
+    /// Who sent it, for a note.
+    fn sender(&self) -> String {
+        let user_agent = if self.user_agent.is_empty() { "an exporter without a name" } else { &self.user_agent };
+        let transport = match self.transport {
+            Transport::Grpc => "gRPC",
+            Transport::Http => "HTTP",
+        };
+        let peer = self.line.as_ref().map_or_else(String::new, |line| format!(" at {}", line.peer));
+        format!("{user_agent}{peer} over {transport}")
+    }
 }
 
 impl Inbox {
-    /// Decodes and stores; the answer's body. The error says why the body cannot be read, and was recorded.
-    fn take(
+    fn open(&self, listener: TcpListener, stop: &CancellationToken) -> Door {
+        let abort = CancellationToken::new();
+        let exchange = Exchange {
+            router: self.settings.layered(Router::new().fallback(dispatch).with_state(self.clone())),
+            lines: self.lines.clone(),
+            witness: Arc::new(self.clone()),
+            first_request: self.settings.first_request,
+            tls: self.settings.tls.clone(),
+            stop: stop.clone(),
+            abort: abort.clone(),
+        };
+        Door::Open { abort, served: tokio::spawn(exchange.run(listener)) }
+    }
+
+    /// Decodes a body and stores it; the answer's body. Why it is refused was recorded.
+    async fn take(&self, incoming: Incoming, sent: Bytes, share: Share) -> Result<Bytes, Refusal> {
+        let plain = matches!(incoming.compression.as_str(), "" | "identity");
+        let opened = if plain && sent.len() <= DECODED_AT_ONCE {
+            unpack(&incoming, sent, self.settings.body_limit)
+        } else {
+            // Neither is ever closed: the semaphore lives as long as the inbox, and blocking tasks do not panic.
+            let _permit = self.openers.acquire().await;
+            let limit = self.settings.body_limit;
+            let of = incoming.clone();
+            let opened = tokio::task::spawn_blocking(move || unpack(&of, sent, limit)).await;
+            opened.unwrap_or_else(|error| Err(Refusal::bad_data(format!("{}: {error}", incoming.named()))))
+        };
+        drop(share);
+        let (body, contents) = opened.map_err(|refusal| self.recorded(incoming.signal, refusal))?;
+        match self.behaviour.next(incoming.signal, Instant::now()) {
+            None => Ok(self.store(&incoming, body, contents)),
+            Some(decision) => self.misbehave(decision, incoming, body, contents).await,
+        }
+    }
+
+    fn store(&self, incoming: &Incoming, body: Bytes, contents: Contents) -> Bytes {
+        let &Incoming { signal, transport, encoding, .. } = incoming;
+        let answer = answer::accepted(signal, encoding, &contents.faults, contents.rejected);
+        let user_agent = incoming.user_agent.clone();
+        let request = ExportRequest { signal, transport, encoding, user_agent, body, arrival: Arrival::default() };
+        self.receiver.export(request, contents.decoded, contents.faults);
+        answer
+    }
+
+    async fn misbehave(
         &self,
-        signal: Signal,
-        transport: Transport,
-        encoding: Encoding,
-        user_agent: String,
+        decision: behaviour::Decision,
+        incoming: Incoming,
         body: Bytes,
-    ) -> Result<Bytes, String> {
-        match decode::decode(signal, encoding, &body) {
-            Ok(contents) => {
-                let answer = answer::accepted(signal, encoding, &contents);
-                let request =
-                    ExportRequest { signal, transport, encoding, user_agent, body, arrival: Arrival::default() };
-                self.receiver.export(request, contents.decoded, contents.faults);
+        contents: Contents,
+    ) -> Result<Bytes, Refusal> {
+        let act = decision.act;
+        let items = if act.is_final() { Item::all(&contents.decoded) } else { Default::default() };
+        let happened = || {
+            let arrival =
+                self.receiver.note(format!("a {} request of {} was {act}", incoming.signal, incoming.sender()));
+            self.behaviour.happened(Incident { arrival, signal: incoming.signal, act, items });
+        };
+        match act {
+            Act::Refuse { .. } => {
+                happened();
+                let unexpected = || Refusal::new(::http::StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "");
+                Err(act.refusal().unwrap_or_else(unexpected))
+            }
+            Act::Partial => {
+                let answer = answer::accepted(
+                    incoming.signal,
+                    incoming.encoding,
+                    &["one item is called rejected on purpose, as the scenario says".to_owned()],
+                    1,
+                );
+                self.store(&incoming, body, contents);
+                // Behind it, so that what came with it is not what is sent again.
+                happened();
                 Ok(answer)
             }
-            Err(reason) => {
-                let kind = match encoding {
-                    Encoding::Protobuf => "protobuf",
-                    Encoding::Json => "JSON",
-                };
-                Err(self.refuse(signal, format!("the {signal} request does not decode as {kind}: {reason}")))
+            Act::Slow(by) => {
+                happened();
+                let _ = timeout(by, pending::<()>()).await;
+                Ok(self.store(&incoming, body, contents))
+            }
+            Act::Hang => {
+                happened();
+                match decision.until {
+                    Some(end) => drop(timeout_at(end, pending::<()>()).await),
+                    None => pending().await,
+                }
+                Ok(self.store(&incoming, body, contents))
+            }
+            Act::Reset => {
+                happened();
+                if let Some(line) = &incoming.line {
+                    line.reset();
+                }
+                pending().await
             }
         }
     }
 
-    /// Records why a request was refused.
-    fn refuse(&self, signal: Signal, reason: String) -> String {
-        self.receiver.fault(signal, reason.clone());
-        reason
+    /// Records why a request is refused.
+    fn recorded(&self, signal: Signal, refusal: Refusal) -> Refusal {
+        self.receiver.fault(signal, refusal.message.clone());
+        refusal
+    }
+
+    /// Which of the required headers a request lacks.
+    fn missing_header(&self, headers: &::http::HeaderMap) -> Option<Refusal> {
+        let missing = self.settings.required_headers.iter().find(|(name, value)| headers.get(name) != Some(value))?;
+        let problem =
+            if headers.contains_key(&missing.0) { "has another value than the required one" } else { "is required" };
+        let message = format!("the header {} {problem}", missing.0);
+        Some(Refusal::new(::http::StatusCode::UNAUTHORIZED, Code::Unauthenticated, message))
     }
 }
 
+/// Undoes compression and encoding.
+fn unpack(incoming: &Incoming, sent: Bytes, limit: usize) -> Result<(Bytes, Contents), Refusal> {
+    let named = incoming.named();
+    let body = body::decompress(&incoming.compression, sent, limit)
+        .map_err(|error: BodyError| Refusal::of_body(&error, format!("{named}: {error}")))?;
+    let kind = match incoming.encoding {
+        Encoding::Protobuf => "protobuf",
+        Encoding::Json => "JSON",
+    };
+    let malformed = |reason: String| Refusal::bad_data(format!("{named} does not decode as {kind}: {reason}"));
+    let weigh = || match incoming.encoding {
+        Encoding::Protobuf => weight::of_request(incoming.signal, &body),
+        Encoding::Json => weight::of_json(&body),
+    };
+    if body.len() > weight::LIGHT && weigh() > weight::HEAVIEST {
+        let message = format!("{named} would take more than {} bytes once it is decoded", weight::HEAVIEST);
+        return Err(Refusal::new(::http::StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, message));
+    }
+    let contents = decode::decode(incoming.signal, incoming.encoding, &body).map_err(malformed)?;
+    Ok((body, contents))
+}
+
 fn user_agent(headers: &::http::HeaderMap) -> String {
-    headers
-        .get(::http::header::USER_AGENT)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-        .unwrap_or_default()
+    header(headers, ::http::header::USER_AGENT.as_str())
+}
+
+/// A header as text, empty when it is missing.
+fn header(headers: &::http::HeaderMap, name: &str) -> String {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
 }
 
 async fn dispatch(State(inbox): State<Inbox>, request: Request) -> Response {
-    let content_type = request.headers().get(::http::header::CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
-    if content_type.starts_with(b"application/grpc") {
+    let content_type = header(request.headers(), ::http::header::CONTENT_TYPE.as_str());
+    if grpc::is_grpc(&content_type) {
         grpc::serve(&inbox, request).await
     } else if request.uri().path() == HEALTH {
         "ok\n".into_response()

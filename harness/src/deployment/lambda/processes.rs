@@ -103,7 +103,7 @@ impl Processes {
 
     /// The most memory that all of them together had so far, in MB rounded up; 0 where the site cannot tell.
     pub(super) fn memory_mb(&self) -> u64 {
-        let now: u64 = self.all().filter_map(|sandbox| sandbox.peak_memory()).sum();
+        let now: u64 = self.all().filter_map(|sandbox| sandbox.memory().ok()).map(|memory| memory.peak).sum();
         // What has ended tells nothing any more.
         self.memory.fetch_max(now, Ordering::Relaxed).max(now).div_ceil(1024 * 1024)
     }

@@ -27,7 +27,7 @@ use self::{
     output::{Lines, Tap},
     ports::Ports,
 };
-use super::{Exit, ExitStatus, Launch, Sandbox, Site, SiteError};
+use super::{Exit, ExitStatus, Launch, Memory, Sandbox, Site, SiteError};
 use crate::{
     capture::{Mark, Store},
     telemetry::LogOrigin,
@@ -212,14 +212,15 @@ impl Sandbox for ProcessSandbox {
         Ok(())
     }
 
-    fn peak_memory(&self) -> Option<u64> {
-        memory::peak(self.group.as_raw())
-    }
-
     async fn drain(&self) {
         for tap in &self.taps {
             tap.drain();
         }
+    }
+
+    fn memory(&self) -> Result<Memory, SiteError> {
+        let ended = || SiteError::new("the service has ended, or there is no /proc here, so its memory cannot be told");
+        memory::of_tree(self.group.as_raw()).ok_or_else(ended)
     }
 
     async fn exited(&self) -> String {

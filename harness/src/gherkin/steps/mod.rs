@@ -5,6 +5,7 @@ mod lifecycle;
 mod logs;
 mod metrics;
 mod response;
+mod sink;
 mod stimulus;
 mod trace;
 
@@ -14,6 +15,7 @@ use super::registry::StepDefinition;
 pub(super) const ALL: &[(&str, &[StepDefinition])] = &[
     ("What is sent", stimulus::STEPS),
     ("The life of the deployment", lifecycle::STEPS),
+    ("The collector", sink::STEPS),
     ("The answer", response::STEPS),
     ("The trace", trace::STEPS),
     ("Log records and lines", logs::STEPS),
@@ -27,7 +29,9 @@ thing that was sent.
 
 **Parameters.** `{text}` is quoted text (`\\\"` and `\\\\` inside), `{int}` a whole number, `{method}` an HTTP method in
 capitals, `{target}` a path with an optional query as a client writes it, `{kind}` one of SERVER, CLIENT, INTERNAL,
-PRODUCER, CONSUMER, `{status}` one of Unset, Ok, Error, `{value}` the rest of the line.
+PRODUCER, CONSUMER, `{status}` one of Unset, Ok, Error, `{value}` the rest of the line, `{lapse}` a time like `2 s` or `500 ms`,
+`{exports}` export requests of one signal or of all, counted or for a time: `the next 3 traces requests`, `the next 1
+request`, `logs requests for 2 s`, `requests for 500 ms`.
 
 **Values** in tables and shapes: `200` is the int 200 and nothing else, `0.5` a double, `true` a bool, `\"200\"` the
 string 200, `/…/` a regular expression over the value as text, `*` any value, anything else the string as it stands.

@@ -157,6 +157,22 @@ pub(super) const STEPS: &[StepDefinition] = &[
     },
     StepDefinition {
         keyword: Keyword::When,
+        expression: "a client sends {method} {target} {int} times",
+        about: "One after the other, each with a trace of its own.",
+        example: "When a client sends GET /files/ 5 times",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let count: usize = arguments.number(2)?;
+                for _ in 0..count {
+                    send(world, arguments, Bytes::new()).await?;
+                }
+                Ok(())
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::When,
         expression: "{int} clients send {method} {target} at the same time",
         about: "Each with a trace of its own. Steps that speak of the request speak of the last one, steps that speak of \
                 each request of all of them. A function takes one event at a time unless `function.environments` or \

@@ -1,126 +1,26 @@
-//! The sink through real sockets: what it takes, what it refuses, and what it says of both.
+//! What the protocol says of requests and answers.
 
-use std::{
-    future::pending,
-    io::Write,
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+use std::sync::{
+    atomic::{AtomicBool, Ordering},
+    mpsc,
 };
 
-use flate2::{Compression, write::GzEncoder};
-use http_body_util::BodyExt;
 use opentelemetry_proto::tonic::{
     collector::{
-        logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient},
-        metrics::v1::{ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient},
-        trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse, trace_service_client::TraceServiceClient},
+        logs::v1::logs_service_client::LogsServiceClient,
+        metrics::v1::metrics_service_client::MetricsServiceClient,
+        trace::v1::{ExportTraceServiceResponse, trace_service_client::TraceServiceClient},
     },
-    common::v1::{AnyValue, KeyValue, KeyValueList, any_value},
-    logs::v1::{LogRecord as SentLog, ResourceLogs, ScopeLogs},
-    metrics::v1::{Gauge, Metric as SentMetric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data},
-    trace::v1::{ResourceSpans, ScopeSpans, Span as SentSpan},
+    common::v1::KeyValueList,
+    metrics::v1::{Gauge, NumberDataPoint, metric::Data},
 };
 use prost::Message;
 use reqwest::StatusCode;
-use tonic::{Code, codec::CompressionEncoding, transport::Channel};
-use tower::ServiceExt;
+use tonic::{Code, codec::CompressionEncoding};
+use tonic_types::{StatusExt, pb};
 
 use super::*;
 use crate::telemetry::{IdClaim, MetricKind, PointValue, Value};
-
-const TRACE: [u8; 16] = [7; 16];
-const SPAN: [u8; 8] = [8; 8];
-const PROTOBUF: &str = "application/x-protobuf";
-const JSON: &str = "application/json";
-
-fn sent_span(name: &str, trace_id: &[u8], span_id: &[u8]) -> SentSpan {
-    SentSpan { name: name.into(), trace_id: trace_id.into(), span_id: span_id.into(), kind: 2, ..Default::default() }
-}
-
-fn traces(spans: Vec<SentSpan>) -> ExportTraceServiceRequest {
-    let scope_spans = vec![ScopeSpans { spans, ..Default::default() }];
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] }
-}
-
-fn one_span() -> ExportTraceServiceRequest {
-    traces(vec![sent_span("GET /", &TRACE, &SPAN)])
-}
-
-fn logs(log_records: Vec<SentLog>) -> ExportLogsServiceRequest {
-    let scope_logs = vec![ScopeLogs { log_records, ..Default::default() }];
-    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] }
-}
-
-fn metrics(metrics: Vec<SentMetric>) -> ExportMetricsServiceRequest {
-    let scope_metrics = vec![ScopeMetrics { metrics, ..Default::default() }];
-    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..Default::default() }] }
-}
-
-fn text(text: &str) -> AnyValue {
-    AnyValue { value: Some(any_value::Value::StringValue(text.into())) }
-}
-
-fn entry(key: &str, value: AnyValue) -> KeyValue {
-    KeyValue { key: key.into(), value: Some(value), ..Default::default() }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zstd(bytes: &[u8]) -> Vec<u8> {
-    zstd::encode_all(bytes, 1).unwrap()
-}
-
-struct Fixture {
-    sink: Sink,
-    store: Arc<Store>,
-}
-
-impl Fixture {
-    async fn new() -> Self {
-        let store = Arc::new(Store::default());
-        Self { sink: Sink::start(store.clone()).await.unwrap(), store }
-    }
-
-    async fn with_limit(limit: usize) -> Self {
-        let store = Arc::new(Store::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { sink: Sink::serve(listener, store.clone(), limit).unwrap(), store }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.sink.address())
-    }
-
-    async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> reqwest::Response {
-        let mut request = reqwest::Client::new().post(self.url(path)).body(body);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.send().await.unwrap()
-    }
-
-    async fn channel(&self) -> Channel {
-        Channel::from_shared(self.url("")).unwrap().connect().await.unwrap()
-    }
-
-    fn span_names(&self) -> Vec<String> {
-        self.store.look(|capture| capture.spans().iter().map(|span| span.name.clone()).collect())
-    }
-
-    fn faults(&self) -> Vec<String> {
-        self.store.look(|capture| capture.faults().iter().map(|fault| fault.reason.clone()).collect())
-    }
-}
-
-async fn json_of(response: reqwest::Response) -> serde_json::Value {
-    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
-}
 
 #[tokio::test]
 async fn every_signal_is_in_the_store_when_its_grpc_call_returns() {
@@ -329,7 +229,7 @@ async fn a_body_that_does_not_decode_is_refused_in_its_own_encoding_and_recorded
     let response = fixture.post("/v1/traces", &[("content-type", PROTOBUF)], vec![0xff; 9]).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert_eq!(response.headers()["content-type"], PROTOBUF);
-    let status = RpcStatus::decode(response.bytes().await.unwrap()).unwrap();
+    let status = pb::Status::decode(response.bytes().await.unwrap()).unwrap();
     assert_eq!(status.code, Code::InvalidArgument as i32);
     assert!(status.message.starts_with("the traces request does not decode as protobuf: "), "{}", status.message);
 
@@ -349,7 +249,7 @@ async fn a_body_that_does_not_decode_is_refused_in_its_own_encoding_and_recorded
 async fn other_paths_methods_types_and_encodings_are_refused_each_in_its_way() {
     let fixture = Fixture::new().await;
     let body = one_span().encode_to_vec();
-    let unknown = fixture.post("/v1/profiles", &[("content-type", PROTOBUF)], body.clone()).await;
+    let unknown = fixture.post("/v1/spans", &[("content-type", PROTOBUF)], body.clone()).await;
     assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
     let get = reqwest::get(fixture.url("/v1/traces")).await.unwrap();
     assert_eq!((get.status(), &get.headers()["allow"]), (StatusCode::METHOD_NOT_ALLOWED, &"POST".parse().unwrap()));
@@ -364,83 +264,6 @@ async fn other_paths_methods_types_and_encodings_are_refused_each_in_its_way() {
     let faults = fixture.faults();
     assert_eq!(faults.len(), 3, "{faults:?}");
     assert!(faults[2].contains("\"br\""), "{faults:?}");
-    assert_eq!(fixture.span_names(), Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn a_body_over_the_limit_is_refused_as_sent_and_after_decompression() {
-    let fixture = Fixture::with_limit(1 << 16).await;
-    let large = vec![0; (1 << 16) + 1];
-    let bomb = gzip(&vec![0; 8 << 20]);
-    assert!(bomb.len() < 1 << 16);
-    for (encoding, body) in [("identity", large.clone()), ("gzip", bomb.clone()), ("zstd", zstd(&vec![0; 8 << 20]))] {
-        let headers = [("content-type", PROTOBUF), ("content-encoding", encoding)];
-        let response = fixture.post("/v1/traces", &headers, body).await;
-        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE, "{encoding}");
-        let status = RpcStatus::decode(response.bytes().await.unwrap()).unwrap();
-        assert_eq!(status.code, Code::ResourceExhausted as i32);
-    }
-    let error = raw_call(&fixture, &[("grpc-encoding", "gzip")], &framed(1, &bomb)).await;
-    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
-    let error = raw_call(&fixture, &[], &framed(0, &large)).await;
-    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
-    assert_eq!(fixture.faults().len(), 5);
-}
-
-#[tokio::test]
-async fn corrupt_compression_is_refused_and_named() {
-    let fixture = Fixture::new().await;
-    for encoding in ["gzip", "zstd"] {
-        let headers = [("content-type", JSON), ("content-encoding", encoding)];
-        let response = fixture.post("/v1/traces", &headers, "not compressed at all").await;
-        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
-        let message = json_of(response).await["message"].to_string();
-        assert!(message.contains(&format!("not valid {encoding}")), "{message}");
-    }
-}
-
-fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    [&[flag], &length[..], message].concat()
-}
-
-/// A gRPC call with these bytes as its body; the status it ended with.
-async fn raw_call(fixture: &Fixture, headers: &[(&str, &str)], body: &[u8]) -> tonic::Status {
-    call_of("/opentelemetry.proto.collector.trace.v1.TraceService/Export", fixture, headers, body).await
-}
-
-async fn call_of(path: &str, fixture: &Fixture, headers: &[(&str, &str)], body: &[u8]) -> tonic::Status {
-    let mut request = ::http::Request::post(fixture.url(path)).header("content-type", "application/grpc");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let body = tonic::body::Body::new(http_body_util::Full::new(Bytes::copy_from_slice(body)));
-    let response = fixture.channel().await.oneshot(request.body(body).unwrap()).await.unwrap();
-    let (head, body) = response.into_parts();
-    let trailers = body.collect().await.unwrap().trailers().cloned();
-    tonic::Status::from_header_map(&head.headers)
-        .or_else(|| trailers.and_then(|trailers| tonic::Status::from_header_map(&trailers)))
-        .expect("a gRPC answer has a status")
-}
-
-#[tokio::test]
-async fn grpc_calls_that_break_its_framing_are_refused_with_the_reason() {
-    let fixture = Fixture::new().await;
-    let good = one_span().encode_to_vec();
-    for (headers, body, code, part) in [
-        (&[][..], vec![0, 0], Code::InvalidArgument, "its prefix alone has 5"),
-        (&[], framed(0, &good)[..9].to_vec(), Code::InvalidArgument, "4 bytes came"),
-        (&[], [framed(0, &good), framed(0, &good)].concat(), Code::InvalidArgument, "was announced"),
-        (&[], framed(2, &good), Code::InvalidArgument, "compressed flag is 2"),
-        (&[("grpc-encoding", "snappy")], framed(1, &good), Code::Unimplemented, "\"snappy\""),
-        (&[("grpc-encoding", "gzip")], framed(1, &good), Code::InvalidArgument, "not valid gzip"),
-    ] {
-        let status = raw_call(&fixture, headers, &body).await;
-        assert_eq!(status.code(), code, "{status}");
-        assert!(status.message().contains(part), "{part} is missing in {status}");
-    }
-    let status = call_of("/x.Unknown/Export", &fixture, &[], &framed(0, &good)).await;
-    assert_eq!(status.code(), Code::Unimplemented);
     assert_eq!(fixture.span_names(), Vec::<String>::new());
 }
 
@@ -465,6 +288,9 @@ impl Receiver for Gate {
         self.stored.store(true, Ordering::SeqCst);
     }
     fn fault(&self, _: Signal, _: String) {}
+    fn note(&self, _: String) -> Arrival {
+        Arrival::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -472,7 +298,7 @@ async fn nothing_is_acknowledged_before_it_is_stored_and_stopping_finishes_what_
     let (entered, mut has_entered) = tokio::sync::mpsc::unbounded_channel();
     let (go, wait) = mpsc::channel();
     let gate = Arc::new(Gate { entered, go: wait.into(), stored: AtomicBool::new(false) });
-    let sink = Sink::bind("127.0.0.1:0".parse().unwrap(), gate.clone()).await.unwrap();
+    let sink = Sink::bind("127.0.0.1:0".parse().unwrap(), gate.clone(), Settings::default()).await.unwrap();
     let url = format!("http://{}/v1/traces", sink.address());
     let request = reqwest::Client::new().post(&url).header("content-type", PROTOBUF).body(one_span().encode_to_vec());
     let answered = tokio::spawn({
@@ -494,15 +320,117 @@ async fn a_stopped_sink_takes_no_more_connections() {
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
 
+/// `ExportProfilesServiceRequest` with one resource, one scope and two profiles, the second of which has an id.
+const PROFILES: &[u8] = &[10, 10, 18, 8, 18, 0, 18, 4, 58, 2, 1, 2];
+const PROFILES_CALL: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
+
 #[tokio::test]
-async fn a_client_that_never_ends_its_body_holds_up_nobody_else() {
+async fn profiles_are_taken_over_both_transports_counted_and_kept_as_they_came() {
     let fixture = Fixture::new().await;
-    let stalled = reqwest::Body::wrap(http_body_util::StreamBody::new(futures::stream::once(pending::<
-        Result<hyper::body::Frame<Bytes>, io::Error>,
-    >())));
-    let request = reqwest::Client::new().post(fixture.url("/v1/traces")).header("content-type", PROTOBUF);
-    let stalled = tokio::spawn(request.body(stalled).send());
-    let response = fixture.post("/v1/traces", &[("content-type", PROTOBUF)], one_span().encode_to_vec()).await;
-    assert_eq!(response.status(), StatusCode::OK);
-    stalled.abort();
+    let path = "/v1development/profiles";
+    let response = fixture.post(path, &[("content-type", PROTOBUF)], PROFILES).await;
+    assert_eq!((response.status(), response.bytes().await.unwrap().len()), (StatusCode::OK, 0));
+    let json = r#"{"resourceProfiles":[{"scopeProfiles":[{"profiles":[{"profileId":"0102"}]}]}],"dictionary":{}}"#;
+    let response = fixture.post(path, &[("content-type", JSON)], json).await;
+    assert_eq!(json_of(response).await, serde_json::json!({}));
+    let status = call_of(PROFILES_CALL, &fixture, &[("grpc-encoding", "gzip")], &framed(1, &gzip(PROFILES))).await;
+    assert_eq!(status.code(), Code::Ok);
+    fixture.store.look(|capture| {
+        assert_eq!(capture.profiles(), 5);
+        let bodies: Vec<_> = capture.requests().iter().map(|request| (request.signal, &request.body[..])).collect();
+        assert_eq!(
+            bodies,
+            [(Signal::Profiles, PROFILES), (Signal::Profiles, json.as_bytes()), (Signal::Profiles, PROFILES)]
+        );
+    });
+}
+
+#[tokio::test]
+async fn profiles_that_do_not_decode_are_refused() {
+    let fixture = Fixture::new().await;
+    let response = fixture.post("/v1development/profiles", &[("content-type", PROTOBUF)], vec![10, 9, 1]).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(fixture.faults().len(), 1);
+}
+
+#[tokio::test]
+async fn the_examples_of_the_protocol_decode_to_what_they_say() {
+    let fixture = Fixture::new().await;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/otlp-examples");
+    for (file, path) in [
+        ("trace.json", "/v1/traces"),
+        ("metrics.json", "/v1/metrics"),
+        ("logs.json", "/v1/logs"),
+        ("events.json", "/v1/logs"),
+    ] {
+        let body = std::fs::read(folder.join(file)).unwrap();
+        let response = fixture.post(path, &[("content-type", "application/json; charset=utf-8")], body).await;
+        assert_eq!((response.status(), response.text().await.unwrap().as_str()), (StatusCode::OK, "{}"), "{file}");
+    }
+    fixture.store.look(|capture| {
+        let span = &capture.spans()[0];
+        assert_eq!(span.trace_id.to_string(), "5b8efff798038103d269b633813fc60c");
+        assert_eq!(span.parent_span_id.unwrap().to_string(), "eee19b7ec3c1b173");
+        assert_eq!((span.name.as_str(), span.resource.service_name()), ("I'm a server span", Some("my.service")));
+        assert_eq!(span.end_unix_nano - span.start_unix_nano, 1_000_000_000);
+        assert_eq!(span.scope.attributes.str("my.scope.attribute"), Some("some scope attribute"));
+        let names: Vec<_> = capture.metrics().iter().map(|metric| metric.name.as_str()).collect();
+        assert_eq!(names, ["my.counter", "my.gauge", "my.histogram", "my.exponential.histogram"]);
+        let log = &capture.logs()[0];
+        assert_eq!(log.trace_id.valid().unwrap(), span.trace_id);
+        assert_eq!((log.message.as_str(), log.severity.as_ref().unwrap().number), ("Example log record", 10));
+        let shown = format!("{:?}", log.fields);
+        for part in ["Bool(true)", "Int(10)", "Double(637.704)", "\"map.attribute.some.map.key\"", "\"many\""] {
+            assert!(shown.contains(part), "{part} is missing in {shown}");
+        }
+        let event = &capture.logs()[1];
+        assert_eq!(event.fields.str("title"), Some("Free Online GUID Generator"));
+        assert_eq!(event.trace_id, IdClaim::Absent);
+    });
+}
+
+#[tokio::test]
+async fn a_request_without_anything_in_it_is_a_success() {
+    let fixture = Fixture::new().await;
+    for path in ["/v1/traces", "/v1/logs", "/v1/metrics", "/v1development/profiles"] {
+        assert_eq!(fixture.post(path, &[("content-type", PROTOBUF)], "").await.status(), StatusCode::OK, "{path}");
+        assert_eq!(fixture.post(path, &[("content-type", JSON)], "{}").await.status(), StatusCode::OK, "{path}");
+    }
+    assert_eq!(raw_call(&fixture, &[], &framed(0, b"")).await.code(), Code::Ok);
+}
+
+#[tokio::test]
+async fn bad_data_is_detailed_as_a_bad_request_in_every_form() {
+    let fixture = Fixture::new().await;
+    let response = fixture.post("/v1/traces", &[("content-type", PROTOBUF)], vec![0xff; 9]).await;
+    let status = pb::Status::decode(response.bytes().await.unwrap()).unwrap();
+    assert_eq!(status.details[0].type_url, "type.googleapis.com/google.rpc.BadRequest");
+    let response = json_of(fixture.post("/v1/traces", &[("content-type", JSON)], "[]").await).await;
+    assert_eq!(response["details"][0]["@type"], "type.googleapis.com/google.rpc.BadRequest");
+    assert_eq!(response["details"][0]["fieldViolations"][0]["description"], response["message"]);
+    let status = raw_call(&fixture, &[], &framed(0, &[0xff; 9])).await;
+    assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].description, status.message());
+}
+
+#[tokio::test]
+async fn a_codec_of_grpc_that_is_not_known_is_an_unsupported_media_type() {
+    let fixture = Fixture::new().await;
+    for content_type in ["application/grpc-web", "application/grpc+json"] {
+        let response = fixture.post("/v1/traces", &[("content-type", content_type)], "").await;
+        assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{content_type}");
+    }
+    let known = [("content-type", "application/grpc+proto")];
+    let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    let response = fixture.post(path, &known, framed(0, &one_span().encode_to_vec())).await;
+    assert_eq!((response.status(), fixture.span_names().len()), (StatusCode::OK, 1));
+}
+
+#[tokio::test]
+async fn a_compressed_flag_without_an_encoding_is_an_internal_error_and_an_encoding_without_it_is_none() {
+    let fixture = Fixture::new().await;
+    let good = one_span().encode_to_vec();
+    let status = raw_call(&fixture, &[], &framed(1, &gzip(&good))).await;
+    assert_eq!(status.code(), Code::Internal, "{status}");
+    assert_eq!(raw_call(&fixture, &[("grpc-encoding", "gzip")], &framed(0, &good)).await.code(), Code::Ok);
+    assert_eq!(fixture.span_names(), ["GET /"]);
 }
