@@ -280,6 +280,9 @@ impl Environments {
         let mut undelivered = Some(Box::new(dispatch));
         let Environment { name, processes, mut api, mut waiting, mut idle, invocations } = environment;
         let mut waiting = waiting.pop();
+        // Once, and not each time around: what ends is one timer and one wait.
+        let times_out = tokio::time::sleep_until(deadline);
+        tokio::pin!(times_out);
         let (reason, status) = loop {
             for (index, event) in std::mem::take(&mut events) {
                 match idle.remove(&index) {
@@ -346,7 +349,7 @@ impl Environments {
                     call.fail(category, &status, &self.store);
                     break (Reason::Failure, status);
                 }
-                () = tokio::time::sleep_until(deadline) => {
+                () = &mut times_out => {
                     if let Some(runtime) = processes.runtime() {
                         runtime.kill().await;
                     }

@@ -182,18 +182,20 @@ impl Platform {
 
     /// An invocation begins. `span_id` is the parent in Lambda's header.
     pub(super) fn start(&self, request_id: &str, trace_header: Option<&str>) {
-        let tracing = trace_header.map(|value| {
+        let tracing = trace_header.filter(|_| self.is_heard(true)).map(|value| {
             let span_id = value.split(';').find_map(|field| field.trim().strip_prefix("Parent="));
             json!({ "spanId": span_id, "type": "X-Amzn-Trace-Id", "value": value })
         });
-        let mut record = json!({ "requestId": request_id, "version": self.function.version });
-        if let Some(tracing) = &tracing {
-            record["tracing"] = tracing.clone();
-        }
         if !self.json {
             self.line(format!("START RequestId: {request_id} Version: {}", self.function.version), Some(request_id));
         }
-        self.say("platform.start", record, true);
+        if self.is_heard(true) {
+            let mut record = json!({ "requestId": request_id, "version": self.function.version });
+            if let Some(tracing) = &tracing {
+                record["tracing"] = tracing.clone();
+            }
+            self.say("platform.start", record, true);
+        }
         let init_ms = lock(&self.init).1.take();
         let invocation = Invocation {
             request_id: request_id.to_owned(),
@@ -220,6 +222,11 @@ impl Platform {
         let mut guard = lock(&self.invocations);
         let Some(invocation) = guard.get_mut(request_id).filter(|invocation| invocation.done.is_none()) else { return };
         let now = Instant::now();
+        let failed = end != End::Success;
+        if !self.is_heard(failed) {
+            invocation.done = Some((now, end));
+            return;
+        }
         let mut record = invocation.record(&end);
         let mut metrics = json!({ "durationMs": milliseconds(invocation.begun, now) });
         if let Some((responded, bytes)) = invocation.responded {
@@ -230,7 +237,6 @@ impl Platform {
             record.insert("spans".into(), json!([span]));
         }
         record.insert("metrics".into(), metrics);
-        let failed = end != End::Success;
         invocation.done = Some((now, end));
         drop(guard);
         self.say("platform.runtimeDone", Value::Object(record), failed);
@@ -252,12 +258,14 @@ impl Platform {
         if let Some(init) = invocation.init_ms {
             metrics["initDurationMs"] = json!(init);
         }
-        let mut record = invocation.record(&end);
         if !self.json {
             self.lines_of_report(&invocation, &metrics, &end);
         }
-        record.insert("metrics".into(), metrics);
-        self.say("platform.report", Value::Object(record), true);
+        if self.is_heard(true) {
+            let mut record = invocation.record(&end);
+            record.insert("metrics".into(), metrics);
+            self.say("platform.report", Value::Object(record), true);
+        }
     }
 
     /// `metrics` as in the event.
@@ -302,6 +310,12 @@ impl Platform {
             records.iter_mut().for_each(|record| record.request_id = request_id.map(str::to_owned));
             records
         });
+    }
+
+    /// Whether anybody takes events, or those `at_info` as lines: most functions have no subscriber, and an event costs more
+    /// than the rest of an invocation's bookkeeping.
+    fn is_heard(&self, at_info: bool) -> bool {
+        (self.json && at_info) || !lock(&self.heard).unheard
     }
 
     /// An event, behind the lines that were written before it. `at_info` events are lines of the JSON format too.

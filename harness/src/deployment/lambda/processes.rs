@@ -1,14 +1,17 @@
 //! What runs in one execution environment: the runtime, and the external extensions beside it. They are frozen and thawed
 //! together.
 
-use std::sync::{
-    Arc, Mutex, PoisonError, Weak,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
 };
 
 use futures::future::select_all;
 
 use crate::deployment::{Sandbox, SiteError};
+
+/// How long what was seen of memory holds.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The sandboxes that run now, for a destructor that cannot wait for the task.
 #[derive(Debug, Clone, Default)]
@@ -36,8 +39,8 @@ pub(super) struct Processes {
     /// Whether freezing is on.
     freezes: bool,
     current: Current,
-    /// The most memory that was seen, in bytes.
-    memory: AtomicU64,
+    /// When memory was looked at, and the most that was seen, in bytes.
+    memory: Mutex<(Option<Instant>, u64)>,
 }
 
 /// Whose process has ended.
@@ -49,7 +52,7 @@ pub(super) enum Who {
 
 impl Processes {
     pub(super) fn new(freezes: bool, current: Current) -> Self {
-        Self { runtime: None, extensions: Vec::new(), freezes, current, memory: AtomicU64::new(0) }
+        Self { runtime: None, extensions: Vec::new(), freezes, current, memory: Mutex::default() }
     }
 
     pub(super) fn add_runtime(&mut self, sandbox: Box<dyn Sandbox>) {
@@ -101,11 +104,18 @@ impl Processes {
         Ok(())
     }
 
-    /// The most memory that all of them together had so far, in MB rounded up; 0 where the site cannot tell.
+    /// The most memory that all of them together had so far, in MB rounded up; 0 where the site cannot tell. Looked at ten
+    /// times a second at most, since asking the kernel takes longer than a short invocation.
     pub(super) fn memory_mb(&self) -> u64 {
-        let now: u64 = self.all().filter_map(|sandbox| sandbox.memory().ok()).map(|memory| memory.peak).sum();
-        // What has ended tells nothing any more.
-        self.memory.fetch_max(now, Ordering::Relaxed).max(now).div_ceil(1024 * 1024)
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let (looked, most) = &mut *memory;
+        if looked.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
+            *looked = Some(Instant::now());
+            let now: u64 = self.all().filter_map(|sandbox| sandbox.memory().ok()).map(|memory| memory.peak).sum();
+            // What has ended tells nothing any more.
+            *most = now.max(*most);
+        }
+        most.div_ceil(1024 * 1024)
     }
 
     /// Waits for the first of them to end.
