@@ -153,7 +153,8 @@ pub struct Deployment {
     /// Own words that scenarios can restrict themselves to by tag.
     #[serde(default)]
     pub labels: BTreeSet<String>,
-    /// Regular expressions; lines that match are left out of every log expectation (background work, banners).
+    /// Regular expressions; lines, and OTLP log records by their body, that match are left out of every log expectation
+    /// (background work, banners).
     #[serde(default)]
     pub ignore_lines: Vec<String>,
 }

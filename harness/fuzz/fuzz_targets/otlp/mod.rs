@@ -30,5 +30,6 @@ pub fn taken(signal: Signal, encoding: Encoding, body: &[u8]) -> Result<Items, S
         Decoded::Metrics(metrics) => {
             metrics.iter().map(|metric| format!("{:?} {}", metric.name, metric.points.len())).collect()
         }
+        Decoded::Profiles(count) => vec![String::new(); count],
     })
 }
