@@ -274,6 +274,11 @@ impl<'a, T: Item> Items<'a, T> {
         *self
     }
 
+    /// All of them.
+    pub fn to_vec(&self) -> Vec<Arc<T>> {
+        self.cloned().collect()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.front == self.back
