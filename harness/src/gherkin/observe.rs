@@ -22,7 +22,7 @@ use crate::{
     deployment::Proof,
     invariant::{self, Subject},
     report::Problem,
-    stimulus::Delivery,
+    stimulus::{Delivery, Invocation},
 };
 
 /// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
@@ -384,6 +384,9 @@ impl Scene {
             delivery.response.status,
             took / 1_000_000
         );
+        if let Some(trouble) = delivery.invocation.as_ref().and_then(Invocation::trouble) {
+            let _ = write!(text, "\n{trouble}");
+        }
         for line in drawn(&segments(seen.capture, delivery), &evidence.trace) {
             let _ = write!(text, "\n             {line}");
         }

@@ -138,6 +138,14 @@ pub enum Mark {
         /// Lambda's request id.
         request_id: String,
     },
+    /// The platform ended an invocation: a timeout, the end of the runtime or of an extension, an Init that failed. What the
+    /// function itself reports as an error is none.
+    InvocationFailed {
+        /// Lambda's request id.
+        request_id: String,
+        /// The platform's name for it, what happened, and the last lines of output.
+        what: String,
+    },
     /// Runtime and extensions asked for the next event, and the environment was stopped.
     Frozen {
         /// The invocation that had ended; `None` after Init.
