@@ -70,6 +70,9 @@ fn received(capture: &Capture) -> String {
         capture.logs().len(),
         capture.faults().len()
     );
+    if !capture.dropped().is_nothing() {
+        let _ = writeln!(text, "dropped, because there was no room: {}", capture.dropped());
+    }
     for fault in capture.faults() {
         let _ = writeln!(text, "fault in {}: {}", fault.signal, fault.reason);
     }

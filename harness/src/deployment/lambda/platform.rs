@@ -113,7 +113,7 @@ struct Invocation {
 
 impl Platform {
     pub(super) fn new(store: Arc<Store>, function: config::Function, json: bool) -> Self {
-        let records = store.look(|capture| capture.logs().len());
+        let records = store.look(|capture| capture.logs().end());
         Self {
             store,
             function,
@@ -341,7 +341,7 @@ impl Platform {
     /// Takes the lines of function and extensions that have come since.
     fn listen(&self, heard: &mut Heard) {
         let seen = heard.records;
-        let new = self.store.look(|capture| capture.logs().get(seen..).unwrap_or_default().to_vec());
+        let new = self.store.look(|capture| capture.logs().from(seen).cloned().collect::<Vec<_>>());
         heard.records += new.len();
         for record in new.iter().filter(|record| record.origin != LogOrigin::Otlp && record.logger != PLATFORM_LOGGER) {
             let kind = if record.logger.starts_with(EXTENSION_LOGGER) { "extension" } else { "function" };
