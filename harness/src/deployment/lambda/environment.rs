@@ -85,7 +85,7 @@ pub(super) struct Taken {
 
 impl Invoke {
     /// Its turn has come. `false` when nobody waits for it any more, so that it is not made.
-    pub(super) fn is_taken(&self, store: &Store) -> bool {
+    pub(super) fn take_turn(&self, store: &Store) -> bool {
         if self.reply.is_closed() {
             return false;
         }
@@ -209,7 +209,7 @@ impl Environments {
             match command {
                 Command::Invoke(invoke) => {
                     let turn = place.turn();
-                    if invoke.is_taken(&self.store) {
+                    if invoke.take_turn(&self.store) {
                         state = self.serve(state, *invoke, turn).await;
                     }
                 }

@@ -66,7 +66,7 @@ impl Environments {
                     }
                     Some(Command::Invoke(invoke)) => {
                         let turn = place.turn();
-                        if !invoke.is_taken(&self.store) {
+                        if !invoke.take_turn(&self.store) {
                             state = State::Cold;
                             continue;
                         }
@@ -183,7 +183,7 @@ impl Environments {
                     }
                     Some(Command::Invoke(invoke)) => {
                         let turn = place.turn();
-                        arrived = invoke.is_taken(&self.store).then_some((invoke, turn));
+                        arrived = invoke.take_turn(&self.store).then_some((invoke, turn));
                     }
                     Some(Command::Recycle(reply)) => ending = Some(Ending { signal: None, reply }),
                     Some(Command::Stop { signal, grace, reply }) => {
