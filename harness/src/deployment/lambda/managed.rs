@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    environment::{Begun, Call, Command, Environment, Environments, Invoke, Reason, State, epoch_ms},
+    environment::{Begun, Call, Command, Environment, Environments, Invoke, Reason, State, catch_up, epoch_ms},
     fresh_id,
     platform::{End, InitPhase, Platform},
     pool::{Place, Turn},
@@ -106,6 +106,7 @@ impl Environments {
         let mut ending: Option<Ending> = None;
         let platform = api.platform().clone();
         let mut arrived = first;
+        let mut is_over = false;
         let (reason, status) = loop {
             if let Some((invoke, turn)) = arrived.take() {
                 let deadline = Instant::now() + self.spec.function.timeout;
@@ -190,7 +191,12 @@ impl Environments {
                         ending = Some(Ending { signal: Some((signal, grace)), reply });
                     }
                 },
-                () = tokio::time::sleep_until(deadline) => {
+                () = tokio::time::sleep_until(deadline), if !is_over => {
+                    is_over = true;
+                    catch_up().await;
+                }
+                () = std::future::ready(()), if is_over => {
+                    is_over = false;
                     let now = Instant::now();
                     let late: Vec<String> =
                         running.iter().filter(|(_, one)| one.deadline <= now).map(|(id, _)| id.clone()).collect();
