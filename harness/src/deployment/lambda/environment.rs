@@ -300,15 +300,14 @@ impl Environments {
             call.refuse(error);
             return State::Cold;
         }
-        let about = invoke_event(
-            &dispatch.request_id,
-            dispatch.deadline_ms,
-            &dispatch.function_arn,
-            dispatch.trace_header.as_deref(),
-        );
         let extensions = environment.api.extensions();
-        let of_invoke = extensions.iter().enumerate().filter(|(_, extension)| extension.invoke);
-        let mut events: BTreeMap<usize, Bytes> = of_invoke.map(|(index, _)| (index, about.clone())).collect();
+        let mut events: BTreeMap<usize, Bytes> = BTreeMap::new();
+        if extensions.iter().any(|extension| extension.invoke) {
+            let Dispatch { request_id, deadline_ms, function_arn, trace_header, .. } = &dispatch;
+            let about = invoke_event(request_id, *deadline_ms, function_arn, trace_header.as_deref());
+            let of_invoke = extensions.iter().enumerate().filter(|(_, extension)| extension.invoke);
+            events.extend(of_invoke.map(|(index, _)| (index, about.clone())));
+        }
         let platform = environment.api.platform().clone();
         platform.start(&request_id, dispatch.trace_header.as_deref());
         let mut end = End::Success;
