@@ -2,13 +2,16 @@
 //! marks of its lifecycle, in one order of arrival.
 
 pub mod file;
+pub mod query;
 pub mod relay;
 pub mod sink;
 pub mod stdout;
 
 mod store;
+mod token;
 
 pub use store::{Capture, Decoded, Encoding, ExportRequest, Fault, Lifecycle, Mark, Signal, Store, Tamper, Transport};
+pub use token::Token;
 
 /// Connections that may wait to be accepted. Beyond the queue's end Linux loses or resets them, and the usual 128 is
 /// less than what the workers of one deployment open at once.

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 
-use crate::telemetry::{Arrival, LogRecord, Metric, Span, SpanId, TraceId};
+use crate::telemetry::{Arrival, IdClaim, LogRecord, Metric, Span, SpanId, TraceId};
 
 /// A signal of the OpenTelemetry protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -214,6 +214,7 @@ pub struct Capture {
     spans: Vec<Arc<Span>>,
     spans_by_trace: HashMap<TraceId, Vec<usize>>,
     logs: Vec<Arc<LogRecord>>,
+    logs_by_trace: HashMap<TraceId, Vec<usize>>,
     metrics: Vec<Arc<Metric>>,
     profiles: usize,
     faults: Vec<Fault>,
@@ -245,6 +246,11 @@ impl Capture {
     /// Every log record, lines included.
     pub fn logs(&self) -> &[Arc<LogRecord>] {
         &self.logs
+    }
+
+    /// The log records and lines that name a trace, in order of arrival.
+    pub fn logs_of(&self, trace_id: TraceId) -> impl Iterator<Item = &Arc<LogRecord>> {
+        self.logs_by_trace.get(&trace_id).into_iter().flatten().map(|&index| &self.logs[index])
     }
 
     /// Every metric, once for each time it was exported.
@@ -280,6 +286,13 @@ impl Capture {
         Arrival { seq: self.seq, unix_nano }
     }
 
+    fn push_log(&mut self, record: LogRecord) {
+        if let IdClaim::Valid(trace_id) = record.trace_id {
+            self.logs_by_trace.entry(trace_id).or_default().push(self.logs.len());
+        }
+        self.logs.push(Arc::new(record));
+    }
+
     fn push_export(&mut self, mut request: ExportRequest, decoded: Decoded, faults: Vec<String>) -> Arrival {
         let arrival = self.stamp();
         request.arrival = arrival;
@@ -294,10 +307,12 @@ impl Capture {
                     self.spans.push(Arc::new(span));
                 }
             }
-            Decoded::Logs(records) => self.logs.extend(records.into_iter().map(|mut record| {
-                record.arrival = arrival;
-                Arc::new(record)
-            })),
+            Decoded::Logs(records) => {
+                for mut record in records {
+                    record.arrival = arrival;
+                    self.push_log(record);
+                }
+            }
             Decoded::Metrics(metrics) => self.metrics.extend(metrics.into_iter().map(|mut metric| {
                 metric.arrival = arrival;
                 Arc::new(metric)
@@ -366,7 +381,7 @@ impl Store {
         };
         Some(self.append(|capture| {
             let arrival = capture.stamp();
-            capture.logs.extend(parse(&line, arrival).into_iter().map(Arc::new));
+            parse(&line, arrival).into_iter().for_each(|record| capture.push_log(record));
             arrival
         }))
     }
