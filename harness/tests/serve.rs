@@ -115,7 +115,7 @@ async fn a_full_disk_is_told_once_and_costs_no_exporter_its_answer() {
     let serve = Serve::start(&["--write", "/dev/full", "--token", TOKEN]);
     serve.send().await;
     serve.send().await;
-    assert!(text(&serve.query(TOKEN, &["counts"]).stdout).contains(r#""spans":2"#));
+    assert!(text(&serve.query(TOKEN, &["counts"]).stdout).contains(r#""traces":{"requests":2,"items":2}"#));
     let (_, told) = serve.stop();
     assert_eq!(told.matches("cannot write to /dev/full: No space left on device").count(), 1, "{told}");
 }

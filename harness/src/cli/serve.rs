@@ -5,6 +5,7 @@ mod desk;
 use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
 };
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     capture::{
-        Capture, Decoded, Encoding, ExportRequest, Store, Token,
+        Capture, Decoded, Encoding, ExportRequest, Retention, Store, Token,
         file::FileError,
         query::{self, Api},
         relay::{Neighbour, READY, TOKEN_VARIABLE},
@@ -61,6 +62,9 @@ pub struct ServeArgs {
     /// Load this file of OTLP/JSON lines before anything is received; may be given several times
     #[arg(long, value_name = "FILE", conflicts_with = "relay")]
     pub read: Vec<PathBuf>,
+    /// Keep at most so much for queries and drop the oldest beyond it
+    #[arg(long, value_name = "MIB", default_value = "1024", conflicts_with = "relay")]
+    pub retention_mib: NonZeroUsize,
     /// Who may query, by this secret of at least 16 characters. Without it, one is made and printed at each start
     #[arg(long, value_name = "TOKEN", env = query::TOKEN_VARIABLE, hide_env_values = true, value_parser = token_argument)]
     pub token: Option<Token>,
@@ -153,7 +157,8 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
         interrupted.wait().await;
         return Ok(());
     }
-    let store = Arc::new(Store::default());
+    let bytes = args.retention_mib.get() << 20;
+    let store = Arc::new(Store::bounded(None, Retention { bytes, ..Retention::default() }));
     for path in &args.read {
         let count = desk::load(path, &store)?;
         say(&format!("tracegate has read {count} requests from {}", path.display()));
@@ -246,17 +251,17 @@ pub(super) struct Teller {
 
 impl Teller {
     pub(super) fn news(&mut self, capture: &Capture) -> Vec<String> {
-        let spans = capture.spans().iter().skip(self.spans).map(|new| span(new));
-        let logs = capture.logs().iter().skip(self.logs).map(|record| match record.origin {
+        let spans = capture.spans().from(self.spans).map(|new| span(new));
+        let logs = capture.logs().from(self.logs).map(|record| match record.origin {
             LogOrigin::Otlp => log_record(record),
             origin => format!("{origin:<8} {}", record.raw),
         });
-        let metrics = capture.metrics().iter().skip(self.metrics).map(|new| metric(new));
+        let metrics = capture.metrics().from(self.metrics).map(|new| metric(new));
         let faults = capture.faults().iter().skip(self.faults).map(|fault| format!("fault    {}", fault.reason));
         let news = logs.chain(spans).chain(metrics).chain(faults).collect();
-        self.spans = capture.spans().len();
-        self.logs = capture.logs().len();
-        self.metrics = capture.metrics().len();
+        self.spans = capture.spans().end();
+        self.logs = capture.logs().end();
+        self.metrics = capture.metrics().end();
         self.faults = capture.faults().len();
         news
     }

@@ -134,7 +134,13 @@ fn of_trace(capture: &Capture, delivery: &Delivery, ignore: &[Regex]) -> Request
     RequestEvidence {
         found_by: if entries.is_empty() { FoundBy::Nothing } else { FoundBy::RemoteParent },
         entries,
-        logs: told_traces.iter().flat_map(|&trace| capture.logs_of(trace)).filter(counts).cloned().collect(),
+        logs: told_traces
+            .iter()
+            .flat_map(|&trace| capture.logs_of(trace))
+            .map(|found| found.open())
+            .filter(counts)
+            .cloned()
+            .collect(),
         trace,
         text: Vec::new(),
         guessed: Vec::new(),
@@ -164,9 +170,7 @@ pub fn quoting_without_ids<'a>(
     if prefix.is_empty() {
         return Vec::new();
     }
-    let lines = capture.logs().iter().filter(|record| {
-        record.arrival.seq >= since && record.origin != LogOrigin::Otlp && record.format.is_structured()
-    });
+    let lines = capture.logs().since(since).only(|row| !row.is_exported()).filter(|line| line.format.is_structured());
     let without = lines.filter(|record| record.trace_id.valid().is_none() && record.request_id.is_none());
     without
         .filter(|record| !ignore.iter().any(|ignore| ignore.is_match(&record.raw)))

@@ -1,6 +1,6 @@
 //! The query API: `GET` under [`PATH`], on the port of the sink. `docs/sink.md` has the whole of it.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -114,7 +114,16 @@ async fn tail(State(api): State<Api>, Query(parameters): Parameters) -> Response
     let seen = api.store.look(|capture| capture.last_seq());
     let lines = stream::unfold((api, filter, seen), |(api, filter, mut seen)| async move {
         loop {
-            let requests = api.stop.run_until_cancelled(since(&api.store, seen)).await?;
+            let requests = match api.stop.run_until_cancelled(since(&api.store, seen)).await? {
+                Some(requests) => requests,
+                // Cut off in the middle, so that it is no end like any other.
+                None => {
+                    return Some((
+                        Err(io::Error::other("the reader is slower than the exporters")),
+                        (api, filter, seen),
+                    ));
+                }
+            };
             seen = requests.last().map_or(seen, |last| last.arrival.seq);
             let mut text = String::new();
             for request in &requests {
@@ -125,21 +134,25 @@ async fn tail(State(api): State<Api>, Query(parameters): Parameters) -> Response
                 }
             }
             if !text.is_empty() {
-                return Some((Ok::<_, Infallible>(Bytes::from(text)), (api, filter, seen)));
+                return Some((Ok(Bytes::from(text)), (api, filter, seen)));
             }
         }
     });
     ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-/// The requests that came behind a stamp, some at least and at most [`BATCH`].
-async fn since(store: &Store, seen: u64) -> Vec<ExportRequest> {
+/// The requests that came behind a stamp, some at least and at most [`BATCH`]; `None` when something behind it had to be
+/// dropped.
+async fn since(store: &Store, seen: u64) -> Option<Vec<ExportRequest>> {
     loop {
         let news = store.until(Instant::now() + LONG, |capture| {
+            if capture.dropped().until > seen {
+                return Some(None);
+            }
             let requests = capture.requests();
             let from = requests.partition_point(|request| request.arrival.seq <= seen);
             let news: Vec<_> = requests.iter().skip(from).take(BATCH).cloned().collect();
-            (!news.is_empty()).then_some(news)
+            (!news.is_empty()).then_some(Some(news))
         });
         if let Some(news) = news.await {
             return news;

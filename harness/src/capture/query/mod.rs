@@ -51,7 +51,7 @@ fn candidates(capture: &Capture, signal: Signal, filter: &Filter) -> Vec<ExportR
     };
     let arrivals: BTreeSet<u64> = match signal {
         Signal::Traces => capture.spans_of(trace).map(|span| span.arrival.seq).collect(),
-        Signal::Logs => capture.logs_of(trace).map(|record| record.arrival.seq).collect(),
+        Signal::Logs => capture.logs_of(trace).map(|found| found.open().arrival.seq).collect(),
         Signal::Metrics | Signal::Profiles => BTreeSet::new(),
     };
     let found = arrivals.into_iter().filter_map(|seq| requests.binary_search_by_key(&seq, |at| at.arrival.seq).ok());
@@ -109,14 +109,18 @@ fn line(request: &ExportRequest, filter: Option<&Filter>) -> Result<Option<Strin
     }
 }
 
-/// How many requests and items of each signal are there, and what was wrong.
+/// How many requests and items of each signal came since the start, what was wrong, and what had to be dropped.
 pub(super) fn counts(capture: &Capture) -> serde_json::Value {
-    let requests = |signal| capture.requests().iter().filter(|request| request.signal == signal).count();
+    let of = |signal| {
+        let received = capture.received(signal);
+        serde_json::json!({"requests": received.requests, "items": received.items})
+    };
     serde_json::json!({
-        "traces": {"requests": requests(Signal::Traces), "spans": capture.spans().iter().count()},
-        "logs": {"requests": requests(Signal::Logs), "logRecords": capture.logs().iter().count()},
-        "metrics": {"requests": requests(Signal::Metrics), "metrics": capture.metrics().iter().count()},
-        "profiles": {"requests": requests(Signal::Profiles), "profiles": capture.profiles()},
+        "traces": of(Signal::Traces),
+        "logs": of(Signal::Logs),
+        "metrics": of(Signal::Metrics),
+        "profiles": of(Signal::Profiles),
         "faults": capture.faults().len(),
+        "dropped": capture.dropped(),
     })
 }

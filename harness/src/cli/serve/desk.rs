@@ -8,9 +8,10 @@ use std::{
 use super::{describe, say};
 use crate::{
     capture::{
-        Decoded, ExportRequest, Signal, Store,
+        ExportRequest, Index, Signal, Store,
         file::{self, Appender, FileError},
-        sink::{Receiver, decode::decode},
+        index::index,
+        sink::Receiver,
     },
     telemetry::Arrival,
 };
@@ -64,7 +65,7 @@ impl Desk {
 }
 
 impl Receiver for Desk {
-    fn export(&self, request: ExportRequest, decoded: Decoded, faults: Vec<String>) {
+    fn export(&self, request: ExportRequest, index: Index, faults: Vec<String>) {
         // First of all, so that who is answered finds it in the file.
         let problem =
             self.file.as_ref().and_then(|output| output.lock().unwrap_or_else(PoisonError::into_inner).write(&request));
@@ -72,8 +73,8 @@ impl Receiver for Desk {
             eprintln!("tracegate: {problem}");
             self.note(format!("--write: {problem}"));
         }
-        let text = (!self.quiet).then(|| describe(&request, &decoded, &faults));
-        self.store.export(request, decoded, faults);
+        let text = (!self.quiet).then(|| describe(&request, &index.decode(), &faults));
+        self.store.export(request, index, faults);
         if let Some(text) = text {
             say(&text);
         }
@@ -96,9 +97,9 @@ pub fn load(path: &PathBuf, store: &Store) -> Result<u64, FileError> {
     let mut count = 0;
     while let Some(read) = requests.next() {
         let (_, request) = read?;
-        let contents =
-            decode(request.signal, request.encoding, &request.body).map_err(|reason| requests.wrong(reason))?;
-        store.export(request, contents.decoded, contents.faults);
+        let contents = index(request.signal, request.encoding, &request.body);
+        let contents = contents.map_err(|unreadable| requests.wrong(unreadable.to_string()))?;
+        store.export(request, contents.index, contents.faults);
         count += 1;
     }
     Ok(count)
