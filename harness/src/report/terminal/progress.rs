@@ -182,7 +182,7 @@ mod tests {
         let scenario = "A name that goes on and on and on and on".to_owned();
         progress.tell(&Event::Playing { deployment: "deployment-0".into(), scenario });
         let drawn = progress.draw();
-        assert_eq!(drawn.trim_end(), "deployment-0  ░░░░░░░░░░░░░░░░░░░░  0/9  A name t…");
+        assert_eq!(drawn.trim_end(), "deployment-0  ░░░░░░░░░░░░░░░░░░░░  0/9  A name …");
         assert!(columns(drawn.trim_end()) < 50);
     }
 
