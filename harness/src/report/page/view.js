@@ -104,7 +104,7 @@ const makeView = (run, find) => {
       click: () => show(row, cells.map(cell => cell.deployment)) }, 'all'));
     $('view').replaceChildren(el('h2', {}, text(row.scenario)), el('p', { class: 'dim' }, `${text(row.feature)} · ${text(row.file)}:${row.line}`),
       el('div', { class: 'group pick', role: 'group', 'aria-label': 'Side by side' }, ...buttons),
-      el('div', { class: 'columns' }, ...cells.filter(cell => open.includes(cell.deployment)).map(column)));
+      el('div', { class: 'columns' }, ...cells.filter(cell => open.includes(cell.deployment)).sort((a, b) => RANK[a.verdict] - RANK[b.verdict]).map(column)));
     $('view').scrollTop = 0;
     hits();
   };
