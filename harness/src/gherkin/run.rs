@@ -314,6 +314,7 @@ fn judge(
         verdict,
         took: left.took,
         proofs: left.proofs,
+        advice: left.advice,
         evidence: left.evidence,
         stories: left.stories,
     }

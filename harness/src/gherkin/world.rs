@@ -27,6 +27,8 @@ pub(super) struct Left {
     pub took: Duration,
     /// What the verdict rested on.
     pub proofs: Vec<String>,
+    /// What invariants say that fails nothing.
+    pub advice: Vec<String>,
     /// Where the evidence lies.
     pub evidence: Option<PathBuf>,
     pub stories: Vec<Story>,
@@ -71,6 +73,8 @@ pub(super) struct Scene {
     pub ordeal: Option<Ordeal>,
     /// What verdicts rested on.
     pub proofs: BTreeSet<String>,
+    /// What invariants say that fails nothing.
+    pub advice: BTreeSet<String>,
     began: Instant,
     hold: Hold,
 }
@@ -164,8 +168,9 @@ impl World {
         let began = Instant::now();
         match instance {
             Ok(instance) => {
-                let (draft, sent, proofs) = (Draft::default(), Vec::new(), BTreeSet::new());
-                self.scene = Some(Scene { stage, instance, feature, draft, sent, ordeal: None, proofs, began, hold });
+                let (draft, sent, proofs, advice) = (Draft::default(), Vec::new(), BTreeSet::new(), BTreeSet::new());
+                let ordeal = None;
+                self.scene = Some(Scene { stage, instance, feature, draft, sent, ordeal, proofs, advice, began, hold });
             }
             Err(problem) => self.trouble = Some(problem),
         }
@@ -209,7 +214,8 @@ impl World {
             scene.sent.iter().map(story).collect()
         });
         let evidence = super::evidence::write(folder, &scene, verdict).ok().map(|()| folder.to_owned());
-        Left { took, proofs: scene.proofs.into_iter().collect(), evidence, stories }
+        let (proofs, advice) = (scene.proofs.into_iter().collect(), scene.advice.into_iter().collect());
+        Left { took, proofs, advice, evidence, stories }
     }
 }
 

@@ -32,6 +32,7 @@ struct Row<'a> {
     message: &'a str,
     took: u128,
     proofs: &'a [String],
+    advice: &'a [String],
     stories: &'a [Story],
 }
 
@@ -74,6 +75,7 @@ fn row(outcome: &Outcome) -> Row<'_> {
         message,
         took: outcome.took.as_millis(),
         proofs: &outcome.proofs,
+        advice: &outcome.advice,
         stories: &outcome.stories,
     }
 }
@@ -95,6 +97,7 @@ mod tests {
             verdict: Verdict::NotPassed { step: "Then x".into(), line: 4, problem: Problem::failed(message) },
             took: Duration::from_millis(1),
             proofs: Vec::new(),
+            advice: Vec::new(),
             evidence: None,
             stories: Vec::new(),
         };

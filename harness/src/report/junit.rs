@@ -68,6 +68,7 @@ mod tests {
             verdict: Verdict::NotPassed { step: "Then <x> & y".into(), line: 4, problem },
             took: Duration::from_millis(1),
             proofs: Vec::new(),
+            advice: Vec::new(),
             evidence: None,
             stories: Vec::new(),
         };

@@ -100,6 +100,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What the verdict rested on: `environment froze`, `fence came back`; one entry a kind of proof.
     pub proofs: Vec<String>,
+    /// What invariants say that fails nothing, each beginning with its name.
+    pub advice: Vec<String>,
     /// Where its evidence was written.
     pub evidence: Option<PathBuf>,
     /// What came of each of its requests.
@@ -256,6 +258,7 @@ mod tests {
             }),
             took: Duration::ZERO,
             proofs: Vec::new(),
+            advice: Vec::new(),
             evidence: None,
             stories: Vec::new(),
         }
