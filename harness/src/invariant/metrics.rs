@@ -1,11 +1,14 @@
 //! Rules about metrics: what they count, and the spans that their exemplars name.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{Grade::Rule as Always, Rule, Subject};
 use crate::{
     capture::{Capture, Mark},
-    telemetry::{DataPoint, Metric, MetricKind, PointValue, SpanId, SpanKind, Temporality},
+    telemetry::{DataPoint, Metric, MetricKind, PointValue, Span, SpanId, SpanKind, Temporality},
 };
 
 /// Histograms with a measurement a request that a server took (semantic conventions, stable and old).
@@ -27,7 +30,8 @@ pub(super) const RULES: &[Rule] = &[
         grade: Always,
         about: "an exemplar that names the trace of the request names a span that was received in it",
         limits: "Judged once it is proven that nothing more will come. Exemplars of traces of which nothing came are not judged: \
-                 they were not sampled.",
+                 they were not sampled. One that names the caller's span is sound: what is measured before the server's span \
+                 begins has no other.",
         source: "OpenTelemetry specification, Metrics data model, Exemplars",
         check: exemplars,
     },
@@ -54,7 +58,7 @@ fn counts(subject: &Subject<'_>) -> Vec<String> {
 
 /// Whether spans came, and none of a server hangs on another span that came.
 fn only_called_from_outside(capture: &Capture) -> bool {
-    let inner = |span: &crate::telemetry::Span| {
+    let inner = |span: &Span| {
         span.kind == SpanKind::Server
             && span.parent_span_id.is_some_and(|parent| capture.span(span.trace_id, parent).is_some())
     };
@@ -113,7 +117,8 @@ fn exemplars(subject: &Subject<'_>) -> Vec<String> {
         let named = exemplars.filter(|exemplar| exemplar.trace_id.eq_ignore_ascii_case(&own));
         let mut lost = named.filter_map(|exemplar| {
             let span_id: SpanId = exemplar.span_id.parse().ok()?;
-            subject.capture.span(trace_id, span_id).is_none().then_some(span_id)
+            let known = |span: &Arc<Span>| span.span_id == span_id || span.parent_span_id == Some(span_id);
+            (!subject.capture.spans_of(trace_id).any(known)).then_some(span_id)
         });
         lost.next()
             .map(|id| format!("an exemplar of metric {} names the span {id}, which was not received", metric.name))
@@ -123,14 +128,12 @@ fn exemplars(subject: &Subject<'_>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::super::tests::{entry, judge, resource};
     use super::*;
     use crate::{
         capture::Store,
         correlation::samples,
-        telemetry::{Arrival, Exemplar, Span},
+        telemetry::{Arrival, Exemplar},
     };
 
     fn metric(temporality: Temporality, count: u64, time: u64) -> Metric {
@@ -206,5 +209,6 @@ mod tests {
         assert!(judged(vec![entry()], with_exemplar(1, 1)).is_empty());
         assert_eq!(judged(vec![entry()], with_exemplar(1, 7)), ["exemplars-resolve"]);
         assert!(judged(vec![entry()], with_exemplar(9, 7)).is_empty());
+        assert!(judged(vec![entry()], with_exemplar(1, 99)).is_empty(), "the caller's span");
     }
 }

@@ -47,7 +47,8 @@ pub(super) const RULES: &[Rule] = &[
         grade: Advice,
         about: "a SERVER span stands where a call comes in, not below another span of its own process; what takes a CLIENT \
                 span's call in another process is a SERVER span; every span has a kind",
-        limits: "Advice, because frameworks nest server spans, and a process may call itself. Whether a parent is in another \
+        limits: "Advice, because frameworks nest server spans, and a process may call itself. A function's invocation span \
+                 (`faas.…`) may have the server's below it. Whether a parent is in another \
                  process is known from the span's flags or from resources that name their process, and is else not judged.",
         source: "OpenTelemetry specification, Trace API, SpanKind; opentelemetry-proto, SpanKind",
         check: kinds_fit,
@@ -167,6 +168,8 @@ fn kinds_fit(subject: &Subject<'_>) -> Vec<String> {
         let below =
             |how: &str| Some(format!("{} {:?} {how} {} {:?}", child.kind, child.name, parent.kind, parent.name));
         match (is_remote(child, parent)?, child.kind, parent.kind) {
+            // An invocation's span and the server's inside the function are SERVER spans, both rightly.
+            (false, SpanKind::Server, _) if parent.attributes.iter().any(|(key, _)| key.starts_with("faas.")) => None,
             (false, SpanKind::Server, _) => below("stands in one process with its parent"),
             (true, SpanKind::Internal, SpanKind::Client) => below("takes the call of another process,"),
             _ => None,
@@ -290,6 +293,10 @@ mod tests {
         assert_eq!(below(SpanKind::Server, SAYS_REMOTE), ["kinds-fit"]);
         assert!(below(SpanKind::Server, SAYS_REMOTE | IS_REMOTE).is_empty(), "it called itself");
         assert!(below(SpanKind::Server, 0).is_empty(), "several processes may have one resource");
+        let invocation = samples::with(entry(), SpanKind::Server, &[("faas.invocation_id", "r".into())]);
+        let inside = with_resource(samples::with(samples::span(2, Some(1), "x"), SpanKind::Server, &[]));
+        let spans = vec![invocation, Span { flags: SAYS_REMOTE, ..inside }];
+        assert!(told(&samples::delivery(), spans, Vec::new()).is_empty(), "a server inside a function");
         assert!(below(SpanKind::Internal, SAYS_REMOTE).is_empty());
         assert_eq!(below(SpanKind::Unspecified, SAYS_REMOTE), ["kinds-fit"]);
     }
