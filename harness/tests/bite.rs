@@ -18,6 +18,9 @@ use tracegate::{
 /// How many faults are tried at once: each has a service of its own.
 const AT_ONCE: usize = 3;
 
+/// Invariants that other tests show to bite: what the platform ends is in `lambda_verdicts.rs`.
+const ELSEWHERE: [&str; 1] = ["invocation-ends"];
+
 struct Quiet;
 
 impl Reporter for Quiet {
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
         let garble = faults::late::garble().await;
         let all = faults::all(&late).into_iter().chain(faults::invariants::all(&garble));
         let all: Vec<Fault> = all.collect();
-        for rule in tracegate::invariant::rules() {
+        for rule in tracegate::invariant::rules().filter(|rule| !ELSEWHERE.contains(&rule.name)) {
             let shown = all.iter().any(|fault| fault.because == rule.name);
             assert!(shown, "no fault shows that the invariant {} bites", rule.name);
         }

@@ -30,6 +30,9 @@ pub(super) fn write(folder: &Path, scene: &Scene, verdict: &Verdict) -> io::Resu
             let _ = writeln!(text, "{} {} -> {}", delivery.method, delivery.target, delivery.response.status);
             if let Some(invocation) = &delivery.invocation {
                 let _ = writeln!(text, "invocation {}, cold start: {}", invocation.request_id, invocation.cold_start);
+                if let Some(trouble) = invocation.trouble() {
+                    let _ = writeln!(text, "{trouble}");
+                }
             }
             let _ = writeln!(text, "found by {}", evidence.found_by);
             for line in drawn(&segments(capture, delivery), &evidence.trace) {
@@ -68,6 +71,9 @@ fn received(capture: &Capture) -> String {
         capture.logs().len(),
         capture.faults().len()
     );
+    if !capture.dropped().is_nothing() {
+        let _ = writeln!(text, "dropped, because there was no room: {}", capture.dropped());
+    }
     for fault in capture.faults() {
         let _ = writeln!(text, "fault in {}: {}", fault.signal, fault.reason);
     }

@@ -10,7 +10,7 @@ use super::{
     world::{Scene, Sent, Settled},
 };
 use crate::{
-    capture::{Capture, Mark},
+    capture::{Capture, Mark, Signal},
     config::Ready,
     correlation::{
         FoundBy, Options, RequestEvidence, after_the_freeze,
@@ -23,8 +23,7 @@ use crate::{
     expectation::Canary,
     invariant::{self, Finding, Grade, Subject},
     report::Problem,
-    stimulus::{Delivery, canary},
-    telemetry::LogOrigin,
+    stimulus::{Delivery, Invocation, canary},
 };
 
 /// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
@@ -57,11 +56,7 @@ impl Seen<'_> {
 
 /// Twice the longest time that a span or a log record has taken to arrive, and a second for what is under way.
 fn slowest_export(capture: &Capture) -> Duration {
-    let spans = capture.spans().iter().map(|span| span.arrival.unix_nano.saturating_sub(span.end_unix_nano));
-    let records = capture.logs().iter().filter(|record| record.origin == LogOrigin::Otlp);
-    let records = records.filter_map(|record| Some(record.arrival.unix_nano.saturating_sub(record.time_unix_nano?)));
-    let took = spans.chain(records).max().unwrap_or_default();
-    Duration::from_nanos(took).saturating_mul(2).saturating_add(Duration::from_secs(1))
+    Duration::from_nanos(capture.slowest_export()).saturating_mul(2).saturating_add(Duration::from_secs(1))
 }
 
 impl Scene {
@@ -177,7 +172,7 @@ impl Scene {
     async fn waits_on(&self, which: &[usize], accept: impl Fn(&Self, &Capture) -> bool) -> bool {
         let store = self.instance.store();
         let open = |capture: &Capture| {
-            let exports_logs = capture.logs().iter().any(|record| record.origin == LogOrigin::Otlp);
+            let exports_logs = capture.received(Signal::Logs).items > 0;
             which.iter().map(|&at| &self.sent[at]).any(|sent| {
                 let Some(settled) = sent.settled.as_ref().filter(|settled| !settled.ended) else { return false };
                 let evidence = self.evidence(capture, sent);
@@ -313,6 +308,7 @@ impl Scene {
         };
         let own: Vec<&str> = ready.into_iter().chain((!spec.kind.is_lambda()).then(|| spec.fence_target())).collect();
         let options = Options {
+            since: Some(sent.delivery.sent.seq),
             window_end: sent.settled.as_ref().map(|settled| settled.window_end),
             // The harness's own requests to the same target write the same line.
             quoted_until: sent
@@ -434,6 +430,9 @@ impl Scene {
             delivery.response.status,
             took / 1_000_000
         );
+        if let Some(trouble) = delivery.invocation.as_ref().and_then(Invocation::trouble) {
+            let _ = write!(text, "\n{trouble}");
+        }
         for line in drawn(&segments(seen.capture, delivery), &evidence.trace) {
             let _ = write!(text, "\n             {line}");
         }

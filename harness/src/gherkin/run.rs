@@ -288,14 +288,18 @@ fn judge(
         line: scenario.position.line,
         problem: Problem::errored(why),
     };
-    let verdict = match (noted, finished) {
-        (Some((step, line, problem)), _) => Verdict::NotPassed { step, line, problem },
-        (None, event::ScenarioFinished::StepPassed) => Verdict::Passed,
-        (None, event::ScenarioFinished::StepSkipped) => unexplained("a step of it is not defined".into()),
-        (None, event::ScenarioFinished::StepFailed(_, _, error)) => {
+    let dropped = world.as_ref().and_then(|world| world.dropped());
+    let verdict = match (dropped, noted, finished) {
+        // Whatever was judged was not judged on all that came.
+        (Some(dropped), Some((step, _, problem)), _) => unexplained(format!("{dropped}\n{step}: {}", problem.message)),
+        (Some(dropped), None, _) => unexplained(dropped),
+        (None, Some((step, line, problem)), _) => Verdict::NotPassed { step, line, problem },
+        (None, None, event::ScenarioFinished::StepPassed) => Verdict::Passed,
+        (None, None, event::ScenarioFinished::StepSkipped) => unexplained("a step of it is not defined".into()),
+        (None, None, event::ScenarioFinished::StepFailed(_, _, error)) => {
             unexplained(format!("a step of tracegate itself broke down: {error}"))
         }
-        (None, event::ScenarioFinished::BeforeHookFailed(info)) => {
+        (None, None, event::ScenarioFinished::BeforeHookFailed(info)) => {
             let text = info.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| info.downcast_ref::<String>().cloned()).unwrap_or_default();
             unexplained(format!("tracegate itself broke down before the first step: {text}"))

@@ -1,7 +1,8 @@
 //! What is never right, whatever a scenario says: rules that hold for every request of every scenario.
 //!
-//! A rule speaks only of what was received. That something must be there is for a scenario to say; a health check
-//! without a span is no fault. A scenario opts out of a rule with the tag `@except:RULE` and a reason in its description.
+//! A rule speaks only of what was received, and of how an invocation ended. That something must be there is for a scenario
+//! to say; a health check without a span is no fault. A scenario opts out of a rule with the tag `@except:RULE` and a reason
+//! in its description.
 //!
 //! There are two grades. The breach of a *rule* is wrong in every service. *Advice* is what is wrong in most and right in
 //! some: it is told, and fails only where the configuration denies it.
@@ -11,12 +12,14 @@
 //! | [`tree`] | ids, parents, the tree of a request |
 //! | [`spans`] | times, kinds and status of its spans |
 //! | [`logs`] | its log records and lines |
+//! | [`invocation`] | how it ended on Lambda |
 //! | [`resources`] | who sent it |
 //! | [`conventions`] | names and types of attributes |
 //! | [`metrics`] | counts and exemplars |
 //! | [`secrets`] | planted values |
 
 mod conventions;
+mod invocation;
 mod logs;
 mod metrics;
 mod resources;
@@ -26,16 +29,15 @@ mod tree;
 
 use std::{
     fmt::{self, Write as _},
-    sync::Arc,
     time::Duration,
 };
 
 use crate::{
-    capture::Capture,
+    capture::{Capture, Items},
     correlation::RequestEvidence,
     expectation::Canary,
     stimulus::Delivery,
-    telemetry::{Arrival, LogRecord, Metric, Span},
+    telemetry::{LogRecord, Metric, Span},
 };
 
 /// One request with everything that came of it.
@@ -56,21 +58,17 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// What came since the request was sent: nothing before it can be of it.
-    fn since<T>(&self, all: &'a [Arc<T>], arrival: impl Fn(&T) -> Arrival) -> &'a [Arc<T>] {
-        &all[all.partition_point(|item| arrival(item).seq < self.delivery.sent.seq)..]
+    /// Spans that came since the request was sent: none before it can be of it.
+    fn spans_since(&self) -> Items<'a, Span> {
+        self.capture.spans().since(self.delivery.sent.seq)
     }
 
-    fn spans_since(&self) -> &'a [Arc<Span>] {
-        self.since(self.capture.spans(), |span| span.arrival)
+    fn logs_since(&self) -> Items<'a, LogRecord> {
+        self.capture.logs().since(self.delivery.sent.seq)
     }
 
-    fn logs_since(&self) -> &'a [Arc<LogRecord>] {
-        self.since(self.capture.logs(), |record| record.arrival)
-    }
-
-    fn metrics_since(&self) -> &'a [Arc<Metric>] {
-        self.since(self.capture.metrics(), |metric| metric.arrival)
+    fn metrics_since(&self) -> Items<'a, Metric> {
+        self.capture.metrics().since(self.delivery.sent.seq)
     }
 
     fn skew_nanos(&self) -> u64 {
@@ -138,6 +136,7 @@ impl fmt::Display for Finding {
 /// Every rule, in the order in which findings are told.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
     let structure = tree::RULES.iter().chain(spans::RULES).chain(logs::RULES);
+    let structure = structure.chain(invocation::RULES);
     structure.chain(resources::RULES).chain(conventions::RULES).chain(metrics::RULES).chain(secrets::RULES)
 }
 

@@ -1,5 +1,7 @@
 //! What real services do and what is sound: none of it may break a rule, and only this may be mentioned.
 
+use std::sync::Arc;
+
 use super::{tests::*, *};
 use crate::{
     capture::{Mark, Store},

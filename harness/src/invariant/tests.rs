@@ -22,7 +22,13 @@ pub(crate) fn entry() -> Span {
     with_resource(samples::with(samples::span(1, Some(99), "GET /files/{path}"), SpanKind::Server, &[]))
 }
 
-fn findings(store: &Store, delivery: &Delivery, complete: bool, canaries: &[Canary], except: &[&str]) -> Vec<Finding> {
+pub(super) fn findings(
+    store: &Store,
+    delivery: &Delivery,
+    complete: bool,
+    canaries: &[Canary],
+    except: &[&str],
+) -> Vec<Finding> {
     store.look(|capture| {
         let evidence = request(capture, delivery, Options { window_end: Some(u64::MAX), ..Options::default() });
         let skew = Duration::from_millis(10);

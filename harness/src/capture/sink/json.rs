@@ -24,7 +24,7 @@ pub fn to_protobuf(signal: Signal, body: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// The `Export…ServiceRequest` of a signal.
-pub(super) fn request(signal: Signal) -> &'static Message {
+fn request(signal: Signal) -> &'static Message {
     match signal {
         Signal::Traces => &EXPORT_TRACES,
         Signal::Logs => &EXPORT_LOGS,
@@ -33,17 +33,17 @@ pub(super) fn request(signal: Signal) -> &'static Message {
     }
 }
 
-pub(super) struct Message(&'static [Field]);
+struct Message(&'static [Field]);
 
-pub(super) struct Field {
+struct Field {
     name: &'static str,
     tag: u32,
-    pub(super) kind: Kind,
+    kind: Kind,
     repeated: bool,
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+enum Kind {
     String,
     Bool,
     /// `int32`, `int64`, `uint32`, `uint64` and enums, within the bounds given.
@@ -110,15 +110,6 @@ impl std::fmt::Display for Problem {
 }
 
 impl Message {
-    pub(super) fn field(&self, tag: u32) -> Option<&Field> {
-        self.0.iter().find(|field| field.tag == tag)
-    }
-
-    /// Whether it is what a request is counted in.
-    pub(super) fn is_item(&'static self) -> bool {
-        [&SPAN, &LOG_RECORD, &METRIC].into_iter().any(|item| std::ptr::eq(item, self))
-    }
-
     fn encode(&self, json: &Value, wire: &mut Vec<u8>) -> Result<(), Problem> {
         let Value::Object(entries) = json else {
             return Err(Problem::expected("an object", json));
