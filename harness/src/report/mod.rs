@@ -110,8 +110,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What the verdict rested on: `environment froze`, `fence came back`; one entry a kind of proof.
     pub proofs: Vec<String>,
-    /// Advice that does not fail: what a person should look at, one entry each.
-    pub notes: Vec<String>,
+    /// What invariants say that fails nothing, one entry each, beginning with the rule's name.
+    pub advice: Vec<String>,
     /// Where its evidence was written.
     pub evidence: Option<PathBuf>,
     /// What came of each of its requests.

@@ -5,7 +5,7 @@ mod look;
 mod progress;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::{self, Write},
 };
@@ -140,6 +140,10 @@ impl<W: Write> Terminal<W> {
                 self.say(&format!("         {}", legible(scenario)));
             }
         }
+        for (advice, count) in advice(summary) {
+            let word = self.paint("36", "ADVICE ");
+            self.say(&format!("{word}  {} ({count} scenario{})", legible(&advice), if count == 1 { "" } else { "s" }));
+        }
         let text = format!(
             "{} passed, {} failed, {} errored in {:.1} s; waterfalls in {}",
             summary.passed(),
@@ -230,6 +234,26 @@ pub(super) fn failure(outcome: &Outcome, step: &str, line: usize, problem: &Prob
     text
 }
 
+/// How many pieces of advice are shown; all of them are in the report.
+const ADVICE: usize = 12;
+
+/// What invariants said that fails nothing, each with the number of scenarios that it was said of, the most frequent first.
+fn advice(summary: &Summary) -> Vec<(String, usize)> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for advice in summary.outcomes.iter().flat_map(|outcome| &outcome.advice) {
+        *counts.entry(advice).or_default() += 1;
+    }
+    let mut counts: Vec<(String, usize)> =
+        counts.into_iter().map(|(advice, count)| (advice.to_owned(), count)).collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    if counts.len() > ADVICE {
+        let rest = counts.split_off(ADVICE);
+        let most = rest.iter().map(|(_, count)| *count).max().unwrap_or_default();
+        counts.push((format!("and {} more in the report", rest.len()), most));
+    }
+    counts
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::samples::outcome, look::Size, *};
@@ -302,5 +326,21 @@ mod tests {
         let text = told(&[judged(outcome("p", "a\x1b]0;x\x07", Some(Problem::failed("line\x1b[2J\rgone"))))]);
         assert!(!text.contains(['\x1b', '\x07', '\r']), "{text:?}");
         assert!(text.contains("line␛[2J␍gone"), "{text}");
+    }
+
+    #[test]
+    fn advice_is_told_once_with_the_number_of_scenarios() {
+        let with = |name: &str, advice: &[&str]| Outcome {
+            advice: advice.iter().map(|advice| (*advice).to_owned()).collect(),
+            ..outcome("process", name, None)
+        };
+        let (old, name) = ("deprecated-attributes: attribute http.method is deprecated", "unknown-service: spans");
+        let outcomes = vec![with("one", &[old]), with("two", &[name, old])];
+        let text = told(&[Event::Finished(Summary { outcomes, ..Summary::default() })]);
+        assert!(text.contains(&format!("ADVICE   {old} (2 scenarios)\nADVICE   {name} (1 scenario)\n")), "{text}");
+        let many: Vec<String> = (0..20).map(|n| format!("rule: {n:02}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let text = told(&[Event::Finished(Summary { outcomes: vec![with("one", &many)], ..Summary::default() })]);
+        assert!(text.contains("rule: 11 ") && !text.contains("rule: 12 ") && text.contains("and 8 more"), "{text}");
     }
 }

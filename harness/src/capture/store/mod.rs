@@ -116,6 +116,8 @@ pub enum Mark {
         /// Process or container.
         what: String,
     },
+    /// A request of the harness's own asks whether it answers yet.
+    ReadyAsked,
     /// It answers.
     Ready,
     /// A stimulus is about to be sent.
