@@ -21,7 +21,7 @@ use crate::telemetry::{Arrival, LogRecord};
 
 pub use capture::Capture;
 pub use retention::{Dropped, Retention};
-pub use shelf::{Found, Items};
+pub use shelf::Items;
 
 /// A signal of the OpenTelemetry protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
