@@ -73,7 +73,7 @@ fn pictures(browser: &Browser, folder: &Path) {
     passing.outcomes.retain(|outcome| outcome.problem().is_none());
     let huge = Summary {
         outcomes: vec![Outcome {
-            notes: vec!["http.method is deprecated; its successor is http.request.method".into()],
+            advice: vec!["http.method is deprecated; its successor is http.request.method".into()],
             ..synthetic::trace(5000).outcomes[0].clone()
         }],
         ..Summary::default()

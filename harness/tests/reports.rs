@@ -48,7 +48,7 @@ fn small() -> Summary {
         outcome(0, "process", None, stories(&trace)),
         outcome(1, "lambda", Some(Problem::failed(fault)), stories(&trace)),
         outcome(1, "process", None, stories(&trace)),
-        Outcome { notes: vec!["http.method is deprecated".into()], ..outcome(2, "lambda", None, stories(&trace)) },
+        Outcome { advice: vec!["http.method is deprecated".into()], ..outcome(2, "lambda", None, stories(&trace)) },
         outcome(2, "process", Some(Problem::errored("unproven   no fence")), Vec::new()),
     ])
 }
@@ -89,7 +89,7 @@ fn a_reader_opens_it_sees_the_failure_first_filters_and_compares_deployments() {
     browser.click("[role=option]");
     assert!(browser.text("#view").contains("no fence"), "what is bad is shown first");
     browser.click(".pick button:first-child");
-    assert!(browser.text(".note").contains("http.method is deprecated"));
+    assert!(browser.text(".advice").contains("http.method is deprecated"));
     browser.click("#search");
     browser.type_text(" nowhere");
     assert_eq!(browser.count("[role=option]"), 0);
@@ -183,7 +183,7 @@ fn nothing_that_a_service_or_a_feature_wrote_becomes_markup_and_nothing_can_be_r
     story.loose = vec![log];
     let mut outcome = outcome(0, MARKUP, Some(Problem::failed(bad())), stories);
     (outcome.feature, outcome.scenario, outcome.file) = (bad(), bad(), MARKUP.into());
-    (outcome.proofs, outcome.notes, outcome.evidence) = (vec![bad()], vec![bad()], Some(MARKUP.into()));
+    (outcome.proofs, outcome.advice, outcome.evidence) = (vec![bad()], vec![bad()], Some(MARKUP.into()));
     let summary =
         Summary { unavailable: vec![(bad(), bad())], unclaimed: vec![bad()], ..synthetic::summary(vec![outcome]) };
     let Some((browser, _folder)) = opened(&summary, "what a service wrote in the page") else { return };

@@ -328,7 +328,7 @@ fn judge(
         verdict,
         took: left.took,
         proofs: left.proofs,
-        notes: Vec::new(),
+        advice: Vec::new(),
         evidence: left.evidence,
         stories: left.stories,
     }

@@ -35,7 +35,7 @@ type Happening = (Text, Pairs);
 type Span = (usize, Text, u8, Text, Text, Text, u64, u64, Text, Pairs, Vec<Happening>, Vec<Log>);
 /// Title, trace, spans, records on no span.
 type Request = (Text, Text, Vec<Span>, Vec<Log>);
-/// Verdict (0 passed, 1 failed, 2 errored), milliseconds, step, its line, message, proofs, notes, evidence, requests.
+/// Verdict (0 passed, 1 failed, 2 errored), milliseconds, step, its line, message, proofs, advice, evidence, requests.
 type Cell = (u8, u128, Text, usize, Text, Vec<Text>, Vec<Text>, Text, Vec<Request>);
 /// File, line, feature, scenario, and a cell a deployment.
 type Row = (Text, usize, Text, Text, Vec<Option<Cell>>);
@@ -142,10 +142,10 @@ impl<'a> Strings<'a> {
             }
         };
         let (step, message) = (self.text(step), self.text(message));
-        let (proofs, notes) = (self.texts(&outcome.proofs), self.texts(&outcome.notes));
+        let (proofs, advice) = (self.texts(&outcome.proofs), self.texts(&outcome.advice));
         let evidence = self.text(evidence);
         let requests = outcome.stories.iter().map(|story| self.request(story)).collect();
-        (verdict, outcome.took.as_millis(), step, line, message, proofs, notes, evidence, requests)
+        (verdict, outcome.took.as_millis(), step, line, message, proofs, advice, evidence, requests)
     }
 
     fn request(&mut self, story: &'a Story) -> Request {

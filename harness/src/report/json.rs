@@ -40,7 +40,7 @@ struct Judged<'a> {
     verdict: &'static str,
     took_ms: u128,
     proofs: &'a [String],
-    notes: &'a [String],
+    advice: &'a [String],
     evidence: Option<String>,
     problem: Option<Wrong<'a>>,
     requests: &'a [Story],
@@ -88,7 +88,7 @@ fn judged(outcome: &Outcome) -> Judged<'_> {
         verdict: outcome.word(),
         took_ms: outcome.took.as_millis(),
         proofs: &outcome.proofs,
-        notes: &outcome.notes,
+        advice: &outcome.advice,
         evidence: outcome.evidence.as_ref().map(|path| path.display().to_string()),
         problem,
         requests: &outcome.stories,
@@ -107,7 +107,7 @@ mod tests {
     fn whole() -> Value {
         let mut failed = samples::outcome("lambda", "A file is read", Some(Problem::failed("closest    nothing")));
         failed.stories = vec![samples::story()];
-        failed.notes = vec!["deprecated http.method".into()];
+        failed.advice = vec!["deprecated http.method".into()];
         let summary = Summary {
             outcomes: vec![samples::outcome("process", "A file is read", None), failed],
             unavailable: vec![("container".into(), "no engine".into())],

@@ -19,7 +19,7 @@ pub fn outcome(deployment: &str, scenario: &str, problem: Option<Problem>) -> Ou
         }),
         took: Duration::from_millis(35),
         proofs: vec!["complete: environment froze".into()],
-        notes: Vec::new(),
+        advice: Vec::new(),
         evidence: Some("target/tracegate/files-12".into()),
         stories: Vec::new(),
     }

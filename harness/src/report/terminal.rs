@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     Event, Outcome, Problem, ProblemKind, Reporter, Summary, Verdict,
+    advice::advice,
     matrix::{Matrix, mark, short},
 };
 use look::{Look, legible, wrapped};
@@ -94,7 +95,7 @@ impl<W: Write> Terminal<W> {
             let mut lines = text.lines().map(legible);
             let mut shown = String::new();
             for line in lines.by_ref().take(2) {
-                shown.push_str(&self.paint("1", &line));
+                shown.push_str(&if line.is_empty() { line } else { self.paint("1", &line) });
                 shown.push('\n');
             }
             for line in lines {
@@ -139,6 +140,10 @@ impl<W: Write> Terminal<W> {
             for scenario in &summary.unclaimed {
                 self.say(&format!("         {}", legible(scenario)));
             }
+        }
+        for advice in advice(summary) {
+            let word = self.paint("36", "ADVICE ");
+            self.say(&format!("{word}  {}", legible(&advice)));
         }
         let text = format!(
             "{} passed, {} failed, {} errored in {:.1} s; waterfalls in {}",
@@ -198,7 +203,8 @@ impl<W: Write> Reporter for Terminal<W> {
                 self.width = deployments.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
                 let names: Vec<&str> = deployments.iter().map(|(name, _)| name.as_str()).collect();
                 let names = names.join(", ");
-                self.say(&format!("tracegate {}: {scenarios} scenarios on {names}", env!("CARGO_PKG_VERSION")));
+                let plural = if *scenarios == 1 { "" } else { "s" };
+                self.say(&format!("tracegate {}: {scenarios} scenario{plural} on {names}", env!("CARGO_PKG_VERSION")));
             }
             Event::Starting { builds: Some(what), .. } if self.told.insert(what.clone()) => {
                 let word = self.paint("36", "BUILD");
@@ -262,7 +268,7 @@ mod tests {
     fn the_matrix_shows_every_scenario_by_deployment() {
         let summary = Summary {
             outcomes: vec![
-                outcome("lambda", "one", None),
+                Outcome { advice: vec!["old: http.method".into()], ..outcome("lambda", "one", None) },
                 outcome("process", "one", Some(Problem::failed("x"))),
                 outcome("process", "two", Some(Problem::errored("x"))),
             ],
@@ -271,6 +277,7 @@ mod tests {
         let text = told(&[Event::Finished(summary)]);
         assert!(text.contains("✓ ✗   one"), "{text}");
         assert!(text.contains("· !   two"), "{text}");
+        assert!(text.contains("\nADVICE   old: http.method (1 scenario)\n1 passed"), "{text}");
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub fn outcome(scenario: usize, deployment: &str, problem: Option<Problem>, stor
         }),
         took: Duration::from_millis(20 + scenario as u64 % 31),
         proofs: vec!["complete: the fence came back".into()],
-        notes: Vec::new(),
+        advice: Vec::new(),
         evidence: Some(format!("target/tracegate/concern-{file}-{line}/{deployment}").into()),
         stories,
     }

@@ -30,8 +30,8 @@ const unpack = async () => {
     const row = { index, file, line, feature, scenario };
     row.cells = cells.map((cell, deployment) => {
       if (!cell) return null;
-      const [verdict, took, step, stepLine, message, proofs, notes, evidence, stories] = cell;
-      return { row, deployment, verdict, took, step, stepLine, message, proofs, notes, evidence, stories };
+      const [verdict, took, step, stepLine, message, proofs, advice, evidence, stories] = cell;
+      return { row, deployment, verdict, took, step, stepLine, message, proofs, advice, evidence, stories };
     });
     return row;
   });
@@ -54,7 +54,7 @@ const textsOfSpan = (packed, add) => {
 const textsOfCell = (run, cell) => {
   if (cell.texts) return cell.texts;
   const { row } = cell, texts = [row.file, row.feature, row.scenario, run.deployments[cell.deployment], cell.step, cell.message,
-    ...cell.proofs, ...cell.notes];
+    ...cell.proofs, ...cell.advice];
   const add = text => texts.push(text);
   for (const packed of cell.stories) {
     const s = story(packed);
