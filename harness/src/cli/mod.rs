@@ -2,6 +2,7 @@
 
 mod gateway;
 mod inside;
+mod query;
 mod run;
 mod serve;
 
@@ -29,6 +30,8 @@ enum Command {
     Run(RunArguments),
     /// Receive OTLP from anybody and print what comes
     Serve(ServeArgs),
+    /// Ask a running `tracegate serve` for spans, logs, metrics, a trace, or what comes from now on
+    Query(query::QueryArgs),
     /// Serve a function over plain HTTP on loopback, behind any of its event sources
     Gateway(GatewayArgs),
     /// Used by the harness inside the container of a function with extensions
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(arguments) => arguments.run(),
         Command::Serve(arguments) => serve::main(arguments),
+        Command::Query(arguments) => query::main(arguments),
         Command::Gateway(arguments) => gateway::main(&arguments),
         Command::Inside(arguments) => return inside::main(&arguments),
         Command::Invariants => {

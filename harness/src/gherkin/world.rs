@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cucumber::gherkin::Scenario;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
-use super::{registry::Need, run::Stage};
+use super::{registry::Need, run::Stage, soak::Soak};
 use crate::{
     correlation::segments::segments,
     deployment::{Memory, assembly::Instance},
@@ -69,6 +69,8 @@ pub(super) struct Scene {
     pub sent: Vec<Sent>,
     /// How it was before the collector began to misbehave, once it has.
     pub ordeal: Option<Ordeal>,
+    /// The soak that was sent last.
+    pub soak: Option<Soak>,
     /// What verdicts rested on.
     pub proofs: BTreeSet<String>,
     began: Instant,
@@ -165,7 +167,18 @@ impl World {
         match instance {
             Ok(instance) => {
                 let (draft, sent, proofs) = (Draft::default(), Vec::new(), BTreeSet::new());
-                self.scene = Some(Scene { stage, instance, feature, draft, sent, ordeal: None, proofs, began, hold });
+                self.scene = Some(Scene {
+                    stage,
+                    instance,
+                    feature,
+                    draft,
+                    sent,
+                    ordeal: None,
+                    soak: None,
+                    proofs,
+                    began,
+                    hold,
+                });
             }
             Err(problem) => self.trouble = Some(problem),
         }
