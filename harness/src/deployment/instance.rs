@@ -139,8 +139,8 @@ impl Deployment {
                 let own = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
                 let user_agent = own.map_or_else(|| mark.clone(), |(_, value)| value.clone());
                 let sent = self.store.mark(Mark::Sent { delivery: mark.clone() });
-                let response = service.send(&self.spec, &self.store, &request, &mark).await?;
-                let answered = self.store.mark(Mark::Answered { delivery: mark.clone() });
+                let answered = Mark::Answered { delivery: mark.clone() };
+                let (response, answered) = service.send(&self.spec, &self.store, &request, &mark, answered).await?;
                 let told = request.form != ContextForm::Absent;
                 Ok(Delivery {
                     mark,

@@ -1,6 +1,7 @@
 //! What a run says: one stream of [`Event`]s. The terminal tells them as they happen; JUnit, JSON, HTML and what GitHub
 //! shows are made at its end.
 
+mod advice;
 mod files;
 mod github;
 mod html;
@@ -110,7 +111,7 @@ pub struct Outcome {
     pub took: Duration,
     /// What the verdict rested on: `environment froze`, `fence came back`; one entry a kind of proof.
     pub proofs: Vec<String>,
-    /// What invariants say that fails nothing, one entry each, beginning with the rule's name.
+    /// What invariants say that fails nothing, each beginning with its name.
     pub advice: Vec<String>,
     /// Where its evidence was written.
     pub evidence: Option<PathBuf>,
