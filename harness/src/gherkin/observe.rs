@@ -395,7 +395,7 @@ impl Scene {
         Ok(())
     }
 
-    async fn prove(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<Proof, Problem> {
+    pub(super) async fn prove(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<Proof, Problem> {
         let proven = self.instance.settle_all(deliveries, deadline).await;
         proven.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))
     }

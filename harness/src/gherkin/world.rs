@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cucumber::gherkin::Scenario;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
-use super::{registry::Need, run::Stage};
+use super::{registry::Need, run::Stage, soak::Soak};
 use crate::{
     correlation::segments::segments,
     deployment::{Memory, assembly::Instance},
@@ -71,6 +71,8 @@ pub(super) struct Scene {
     pub sent: Vec<Sent>,
     /// How it was before the collector began to misbehave, once it has.
     pub ordeal: Option<Ordeal>,
+    /// The soak that was sent last.
+    pub soak: Option<Soak>,
     /// What verdicts rested on.
     pub proofs: BTreeSet<String>,
     /// What invariants say that fails nothing.
@@ -168,9 +170,19 @@ impl World {
         let began = Instant::now();
         match instance {
             Ok(instance) => {
-                let (draft, sent, proofs, advice) = (Draft::default(), Vec::new(), BTreeSet::new(), BTreeSet::new());
-                let ordeal = None;
-                self.scene = Some(Scene { stage, instance, feature, draft, sent, ordeal, proofs, advice, began, hold });
+                self.scene = Some(Scene {
+                    stage,
+                    instance,
+                    feature,
+                    draft: Draft::default(),
+                    sent: Vec::new(),
+                    ordeal: None,
+                    soak: None,
+                    proofs: BTreeSet::new(),
+                    advice: BTreeSet::new(),
+                    began,
+                    hold,
+                });
             }
             Err(problem) => self.trouble = Some(problem),
         }

@@ -21,7 +21,7 @@ use crate::telemetry::{Arrival, LogRecord};
 
 pub use capture::Capture;
 pub use retention::{Dropped, Retention};
-pub use shelf::{Found, Items};
+pub use shelf::Items;
 
 /// A signal of the OpenTelemetry protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -56,6 +56,18 @@ pub enum Transport {
     Grpc,
     /// OTLP/HTTP.
     Http,
+    /// Not at all: it was read from a file of OTLP/JSON lines.
+    File,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Grpc => "gRPC",
+            Self::Http => "HTTP",
+            Self::File => "a file",
+        })
+    }
 }
 
 /// How an export request was encoded.
