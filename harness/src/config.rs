@@ -13,7 +13,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// Why a configuration cannot be used. The message names the file, the key and the way out.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -231,7 +231,7 @@ impl Extension {
 }
 
 /// When a service counts as started.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ready {
     /// `GET` of this target answers with a status below 500.

@@ -207,6 +207,8 @@ pub struct Capture {
     faults: Vec<Fault>,
     lifecycle: Vec<Lifecycle>,
     seq: u64,
+    /// The stamp of what is added next, when it comes from a record.
+    recorded: Option<Arrival>,
 }
 
 impl Capture {
@@ -261,6 +263,10 @@ impl Capture {
     }
 
     fn stamp(&mut self) -> Arrival {
+        if let Some(arrival) = self.recorded.take() {
+            self.seq = arrival.seq;
+            return arrival;
+        }
         self.seq += 1;
         let unix_nano = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -366,6 +372,11 @@ impl Store {
             capture.lifecycle.push(Lifecycle { arrival, mark });
             arrival
         })
+    }
+
+    /// What is added next gets this stamp: a record is put back in the order in which it came.
+    pub fn stamp_next(&self, arrival: Arrival) {
+        self.lock().recorded = Some(arrival);
     }
 
     /// Looks at what is there now. `look` runs under the store's lock: compute, do not wait.

@@ -2,6 +2,7 @@
 
 mod gateway;
 mod inside;
+mod replay;
 mod run;
 mod serve;
 
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand};
 use crate::report::Exit;
 
 pub use gateway::GatewayArgs;
+pub use replay::ReplayArguments;
 pub use run::RunArguments;
 pub use serve::ServeArgs;
 
@@ -27,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Run the scenarios on the deployments of tracegate.toml
     Run(RunArguments),
+    /// Judge recorded scenarios again, without any service and with the feature files as they are now
+    Replay(ReplayArguments),
     /// Receive OTLP from anybody and print what comes
     Serve(ServeArgs),
     /// Serve a function over plain HTTP on loopback, behind any of its event sources
@@ -54,6 +58,7 @@ pub fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Run(arguments) => arguments.run(),
+        Command::Replay(arguments) => arguments.run(),
         Command::Serve(arguments) => serve::main(arguments),
         Command::Gateway(arguments) => gateway::main(&arguments),
         Command::Inside(arguments) => return inside::main(&arguments),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Exit, Incomplete, Launch, Memory, Proof, Site, SiteError,
     lambda::Function,
-    service::{Service, next_mark},
+    service::{Service, last_output, next_mark},
 };
 use crate::{
     capture::{Mark, Store},
@@ -213,6 +213,15 @@ impl Deployment {
             Running::Service(service) => service.fences.traces(),
             Running::Function(_) => Vec::new(),
         }
+    }
+
+    /// What to say of a service that has ended: how, and what it wrote last. `None` while it runs, and of a function, whose
+    /// environments come and go.
+    pub fn crashed(&self) -> Option<String> {
+        let Running::Service(service) = &self.running else { return None };
+        let status = service.sandbox.has_exited()?;
+        let (name, what) = (&self.spec.name, service.sandbox.what());
+        Some(format!("deployment {name} ({what}) ended by itself: {status}\n{}", last_output(&self.store)))
     }
 
     /// Asks it to end with `signal` and kills what is left after `grace`. What it exports meanwhile is still taken.

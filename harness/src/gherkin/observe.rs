@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::{
     registry::StepResult,
-    world::{Scene, Sent, Settled},
+    world::{Scene, Sent},
 };
 use crate::{
-    capture::{Capture, Mark},
+    capture::Capture,
     config::Ready,
     correlation::{
         FoundBy, Options, RequestEvidence, after_the_freeze,
@@ -19,10 +19,9 @@ use crate::{
         request,
         segments::{drawn, segments},
     },
-    deployment::Proof,
     invariant::{self, Subject},
     report::Problem,
-    stimulus::Delivery,
+    stimulus::{Delivery, Identity},
     telemetry::LogOrigin,
 };
 
@@ -57,27 +56,15 @@ impl Scene {
     pub async fn eventually(&mut self, judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let at = self.last_index()?;
         let deadline = Instant::now() + self.stage.spec.patience;
-        let mut unproven = None;
-        let accepted = {
+        let waited = {
             let sent = &self.sent[at];
-            let store = self.instance.store();
             let look = |capture: &Capture| judge(&self.seen(capture, sent)).ok();
-            tokio::select! {
-                biased;
-                found = store.until(deadline + LAST_WORD, look) => found.is_some(),
-                // A proof ends the wait early; without one the wait goes on to its deadline.
-                () = async {
-                    if let Err(problem) = self.prove(&[&sent.delivery], deadline).await {
-                        unproven = Some(problem);
-                        std::future::pending().await
-                    }
-                } => false,
-            }
+            self.instance.until_proven(&[&sent.delivery], deadline, LAST_WORD, look).await
         };
-        if accepted {
+        if waited.accepted {
             return Ok(());
         }
-        let proven = match unproven {
+        let proven = match waited.unproven {
             Some(problem) => Err(problem),
             None => self.settle(&[at], deadline).await,
         };
@@ -152,7 +139,9 @@ impl Scene {
             }
             judged = now(self);
         }
-        if judged.is_err() && self.found_background(which).await {
+        if judged.is_err() {
+            self.found_background(which).await;
+            // Also when nothing was found: what a refusal says is what there was at the last look.
             judged = now(self);
         }
         judged
@@ -254,7 +243,7 @@ impl Scene {
         if !found_all && !spans.is_empty() {
             // Spans come when their exporter sends them. What began during the watch is here once another proof is.
             let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
-            let _ = self.prove(&deliveries, Instant::now() + self.stage.spec.patience).await;
+            self.instance.come_to_rest(&deliveries, Instant::now() + self.stage.spec.patience).await;
         }
         store.look(|capture| !background(capture).is_disjoint(&lines) || !by_itself(capture).is_disjoint(&spans))
     }
@@ -292,15 +281,14 @@ impl Scene {
         }
         self.settle(&[at], Instant::now() + patience).await?;
         let again = self.draft.request("GET", &self.sent[at].delivery.target, bytes::Bytes::new());
-        let thawed = self.instance.send(again).await?;
+        let thawed = self.instance.send(again, Identity::default(), &self.draft.secrets).await?;
         let home = |delivery: &Delivery| delivery.invocation.as_ref().map(|invocation| invocation.environment.clone());
         if home(&thawed) != home(&self.sent[at].delivery) {
             return Err(Problem::errored(
                 "the request that was to thaw the environment went to another one: the first one was busy or has ended",
             ));
         }
-        let proof = self.instance.settle(&thawed, Instant::now() + patience).await;
-        proof.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))?;
+        self.instance.settle(&[&thawed], Instant::now() + patience).await?;
         let sent = &self.sent[at];
         self.instance.store().look(|capture| {
             let seen = self.seen(capture, sent);
@@ -340,22 +328,13 @@ impl Scene {
         if open.is_empty() {
             return Ok(());
         }
-        let began = self.instance.store().look(Capture::last_seq);
         let deliveries: Vec<&Delivery> = open.iter().map(|&at| &self.sent[at].delivery).collect();
-        let proof = self.prove(&deliveries, deadline).await?;
-        let (ended, logs, proof) = (proof.is_final(), proof.covers_logs(), proof.to_string());
-        let proven_at = self.instance.store().look(Capture::last_seq);
-        for at in open {
-            let window_end = self.instance.store().look(|capture| window_end(capture, &self.sent[at], began));
-            self.sent[at].settled = Some(Settled { proof: proof.clone(), ended, logs, window_end, proven_at });
+        let settled = self.instance.settle(&deliveries, deadline).await?;
+        for (at, settled) in open.into_iter().zip(settled) {
+            self.proofs.insert(settled.proof.clone());
+            self.sent[at].settled = Some(settled);
         }
-        self.proofs.insert(proof);
         Ok(())
-    }
-
-    async fn prove(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<Proof, Problem> {
-        let proven = self.instance.settle_all(deliveries, deadline).await;
-        proven.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))
     }
 
     /// What a failure says besides the mismatch: which trace, which deployment, what the verdict rests on, what came.
@@ -408,25 +387,4 @@ impl Scene {
 /// Whether two different requests of a scenario were under way at the same time.
 fn overlaps(one: &Delivery, other: &Delivery) -> bool {
     one.mark != other.mark && one.sent.seq < other.answered.seq && other.sent.seq < one.answered.seq
-}
-
-/// The last stamp that belongs to a request: where its environment froze, else where something else was sent, else what
-/// was there when the proof began.
-fn window_end(capture: &Capture, sent: &Sent, began: u64) -> u64 {
-    let own = &sent.delivery;
-    let after = capture.lifecycle().iter().filter(|entry| entry.arrival.seq > own.answered.seq);
-    let request_id = own.invocation.as_ref().map(|invocation| invocation.request_id.as_str());
-    let home = own.invocation.as_ref().map(|invocation| invocation.environment.as_str());
-    after
-        .filter_map(|entry| match &entry.mark {
-            Mark::Frozen { request_id: froze } if froze.as_deref() == request_id => Some(entry.arrival.seq),
-            Mark::Sent { .. } | Mark::FenceSent { .. } if request_id.is_none() => Some(entry.arrival.seq),
-            Mark::EnvironmentEnded { environment, .. } if Some(environment.as_str()) == home => Some(entry.arrival.seq),
-            // Another environment of the function may end meanwhile.
-            Mark::Exited { .. } if home.is_none() => Some(entry.arrival.seq),
-            Mark::StopRequested { .. } => Some(entry.arrival.seq),
-            _ => None,
-        })
-        .min()
-        .unwrap_or(began)
 }
