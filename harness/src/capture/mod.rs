@@ -1,6 +1,7 @@
 //! Everything that comes out of a deployment: export requests at the [`sink`], lines at the [`stdout`] tap, and the
 //! marks of its lifecycle, in one order of arrival.
 
+pub mod file;
 pub mod relay;
 pub mod sink;
 pub mod stdout;

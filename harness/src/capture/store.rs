@@ -46,6 +46,18 @@ pub enum Transport {
     Grpc,
     /// OTLP/HTTP.
     Http,
+    /// Not at all: it was read from a file of OTLP/JSON lines.
+    File,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Grpc => "gRPC",
+            Self::Http => "HTTP",
+            Self::File => "a file",
+        })
+    }
 }
 
 /// How an export request was encoded.

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{
     capture::{
-        Capture, Decoded, Encoding, ExportRequest, Signal, Transport,
+        Capture, Decoded, Encoding, ExportRequest, Signal,
         relay::{Neighbour, READY, TOKEN_VARIABLE},
         sink::{
             Receiver, Settings, Sink,
@@ -201,10 +201,7 @@ impl Receiver for Printer {
 
 /// One line for the request, and one below it for each span, record, metric and fault.
 fn describe(request: &ExportRequest, decoded: &Decoded, faults: &[String]) -> String {
-    let transport = match request.transport {
-        Transport::Grpc => "gRPC",
-        Transport::Http => "HTTP",
-    };
+    let transport = request.transport;
     let encoding = match request.encoding {
         Encoding::Protobuf => "protobuf",
         Encoding::Json => "JSON",
@@ -285,7 +282,10 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::telemetry::{SpanId, SpanKind, TraceId};
+    use crate::{
+        capture::Transport,
+        telemetry::{SpanId, SpanKind, TraceId},
+    };
 
     #[test]
     fn what_a_store_has_received_is_told_once() {

@@ -11,9 +11,10 @@ mod connections;
 pub mod decode;
 mod grpc;
 mod http;
-mod json;
+pub(super) mod json;
 mod profiles;
 pub mod settings;
+pub(super) mod to_json;
 mod weight;
 
 #[cfg(test)]
@@ -222,19 +223,15 @@ impl Incoming {
     fn named(&self) -> String {
         match self.transport {
             Transport::Grpc => format!("the {} call", self.signal),
-            Transport::Http => format!("the {} request", self.signal),
+            Transport::Http | Transport::File => format!("the {} request", self.signal),
         }
     }
 
     /// Who sent it, for a note.
     fn sender(&self) -> String {
         let user_agent = if self.user_agent.is_empty() { "an exporter without a name" } else { &self.user_agent };
-        let transport = match self.transport {
-            Transport::Grpc => "gRPC",
-            Transport::Http => "HTTP",
-        };
         let peer = self.line.as_ref().map_or_else(String::new, |line| format!(" at {}", line.peer));
-        format!("{user_agent}{peer} over {transport}")
+        format!("{user_agent}{peer} over {}", self.transport)
     }
 }
 
