@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 
+use super::sink::encode::encode;
 use crate::telemetry::{Arrival, LogRecord, Metric, Span, SpanId, TraceId};
 
 /// A signal of the OpenTelemetry protocol.
@@ -348,10 +349,14 @@ impl Store {
 
     /// Adds an export request with what it holds and what in it was not valid.
     pub fn add_export(&self, request: ExportRequest, decoded: Decoded, faults: Vec<String>) -> Arrival {
-        let decoded = match &self.tamper {
-            Some(tamper) => tamper.export(decoded),
-            None => decoded,
-        };
+        let (mut request, mut decoded) = (request, decoded);
+        if let Some(tamper) = &self.tamper {
+            decoded = tamper.export(decoded);
+            // A request and what it holds say the same.
+            if let Some(body) = encode(&decoded) {
+                (request.body, request.encoding) = (body.into(), Encoding::Protobuf);
+            }
+        }
         self.append(|capture| capture.push_export(request, decoded, faults))
     }
 

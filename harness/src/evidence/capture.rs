@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{EvidenceError, VERSION};
 use crate::{
     capture::{
-        Capture, Encoding, ExportRequest, Fault, Lifecycle, Mark, Signal, Store, Transport, file,
-        sink::decode::decode,
+        Capture, Encoding, ExportRequest, Fault, Lifecycle, Mark, Signal, Store, Transport, file, sink::decode::decode,
         stdout::parse_line,
     },
     telemetry::{Arrival, LogOrigin, LogRecord},
@@ -198,10 +197,10 @@ impl CaptureFiles {
 
     fn lifecycle(&self, news: &News) -> Result<(), EvidenceError> {
         let of_requests: Vec<Arrival> = news.requests.iter().map(|request| request.arrival).collect();
-        let marks = news.marks.iter().map(|entry| LifecycleRecord {
-            arrival: entry.arrival,
-            what: Happened::Mark(entry.mark.clone()),
-        });
+        let marks = news
+            .marks
+            .iter()
+            .map(|entry| LifecycleRecord { arrival: entry.arrival, what: Happened::Mark(entry.mark.clone()) });
         // A fault of a request stands with its request.
         let faults = news.faults.iter().filter(|fault| !of_requests.contains(&fault.arrival));
         let faults = faults.map(|fault| LifecycleRecord {
@@ -241,7 +240,8 @@ impl Lines {
     }
 
     fn json(&mut self, value: &impl Serialize) -> Result<(), EvidenceError> {
-        let line = serde_json::to_string(value).map_err(|error| EvidenceError::malformed(&self.path, error.to_string()))?;
+        let line =
+            serde_json::to_string(value).map_err(|error| EvidenceError::malformed(&self.path, error.to_string()))?;
         self.text(&line)
     }
 
@@ -265,9 +265,7 @@ pub(super) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Evi
 
 fn text_lines(path: &Path) -> Result<Vec<String>, EvidenceError> {
     match File::open(path) {
-        Ok(file) => {
-            BufReader::new(file).lines().collect::<Result<_, _>>().map_err(EvidenceError::io("read", path))
-        }
+        Ok(file) => BufReader::new(file).lines().collect::<Result<_, _>>().map_err(EvidenceError::io("read", path)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(EvidenceError::io("read", path)(error)),
     }
@@ -276,11 +274,17 @@ fn text_lines(path: &Path) -> Result<Vec<String>, EvidenceError> {
 /// Something that came, ready to be put back.
 #[derive(Debug)]
 enum Piece {
-    Export { request: ExportRequest, faults: Vec<String> },
+    Export {
+        request: ExportRequest,
+        faults: Vec<String>,
+    },
     /// The records of one line.
     Line(Vec<LogRecord>),
     Mark(Mark),
-    Fault { signal: Signal, reason: String },
+    Fault {
+        signal: Signal,
+        reason: String,
+    },
 }
 
 /// A capture that was written, and is put back into a store from its beginning, as far as somebody asks.
@@ -309,7 +313,8 @@ impl Recording {
         let mut pieces = Vec::new();
         exports(folder, upto, &mut pieces)?;
         let mut last: Option<Arrival> = None;
-        for line in read_lines::<LineRecord>(&folder.join(STDOUT))?.into_iter().filter(|line| line.arrival.seq <= upto) {
+        for line in read_lines::<LineRecord>(&folder.join(STDOUT))?.into_iter().filter(|line| line.arrival.seq <= upto)
+        {
             let records = match line.record {
                 Some(record) => vec![*record],
                 None => parse_line(&line.line, line.stream, line.arrival),

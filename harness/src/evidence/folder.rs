@@ -45,7 +45,8 @@ pub fn begin_run(output: &Path, root: &Path) -> Result<(), EvidenceError> {
     fs::create_dir_all(output).map_err(EvidenceError::io("make", output))?;
     let run = RunRecord { version: VERSION, tracegate: env!("CARGO_PKG_VERSION").into(), root: root.to_owned() };
     let path = output.join(RUN);
-    let text = serde_json::to_string_pretty(&run).map_err(|error| EvidenceError::malformed(&path, error.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(&run).map_err(|error| EvidenceError::malformed(&path, error.to_string()))?;
     fs::write(&path, text + "\n").map_err(EvidenceError::io("write", &path))
 }
 

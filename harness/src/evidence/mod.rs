@@ -25,10 +25,10 @@ mod record;
 mod secrets;
 
 pub use capture::{CaptureFiles, Recording};
-pub use folder::{Found, RunRecord, begin_run, find};
 pub(crate) use folder::{CAPTURE, DEPLOYMENTS};
+pub use folder::{Found, RunRecord, begin_run, find};
 pub use record::{
-    ActRecord, CaptureKind, ScenarioRecord, Settled, Settings, StepRecord, Undertaking, read_scenario, write_scenario,
+    ActRecord, CaptureKind, ScenarioRecord, Settings, Settled, StepRecord, Undertaking, read_scenario, write_scenario,
 };
 pub use secrets::{mask, unmask};
 

@@ -5,7 +5,8 @@ use serde_json::Value;
 /// Replaces every secret in every text of `value` by `[secret N]`, counted from 1.
 pub fn mask(value: &mut Value, secrets: &[String]) {
     // The longest first, so that one that holds another is replaced as a whole.
-    let mut order: Vec<(usize, &String)> = secrets.iter().enumerate().filter(|(_, secret)| !secret.is_empty()).collect();
+    let mut order: Vec<(usize, &String)> =
+        secrets.iter().enumerate().filter(|(_, secret)| !secret.is_empty()).collect();
     order.sort_by_key(|(_, secret)| std::cmp::Reverse(secret.len()));
     texts(value, &|text| {
         order.iter().fold(text, |text, (at, secret)| text.replace(secret.as_str(), &placeholder(*at)))
@@ -41,7 +42,8 @@ mod tests {
     #[test]
     fn secrets_are_replaced_wherever_a_text_holds_them_and_come_back_as_they_were() {
         let secrets = ["canary".to_owned(), "canary-of-two".to_owned(), String::new()];
-        let sent = json!({"target": "/a?k=canary", "headers": [["Authorization", "Bearer canary-of-two"]], "status": 200});
+        let sent =
+            json!({"target": "/a?k=canary", "headers": [["Authorization", "Bearer canary-of-two"]], "status": 200});
         let mut masked = sent.clone();
         mask(&mut masked, &secrets);
         assert_eq!(

@@ -137,7 +137,12 @@ impl Counterpart {
     }
 
     /// Sends a request: over HTTP, or as the gateway's event to a function. `secrets` are what the scenario called so.
-    pub async fn send(&self, request: HttpRequest, identity: Identity, secrets: &[String]) -> Result<Delivery, Problem> {
+    pub async fn send(
+        &self,
+        request: HttpRequest,
+        identity: Identity,
+        secrets: &[String],
+    ) -> Result<Delivery, Problem> {
         match self {
             Self::Live(live) => live.send(request, identity).await,
             Self::Recorded(recorded) => recorded.send(&request, &identity, secrets),

@@ -10,7 +10,9 @@ use super::{
 use crate::{
     capture::{Capture, Mark},
     correlation::segments::{drawn, segments},
-    evidence::{CAPTURE, CaptureFiles, CaptureKind, EvidenceError, ScenarioRecord, Settings, VERSION, mask, write_scenario},
+    evidence::{
+        CAPTURE, CaptureFiles, CaptureKind, EvidenceError, ScenarioRecord, Settings, VERSION, mask, write_scenario,
+    },
     report::{Outcome, Problem, Verdict},
 };
 

@@ -22,7 +22,9 @@ use super::{
     world::{Hold, Scene, World},
 };
 use crate::{
-    evidence::{CAPTURE, CaptureKind, DEPLOYMENTS, EvidenceError, Found, Recording, ScenarioRecord, mask, read_scenario},
+    evidence::{
+        CAPTURE, CaptureKind, DEPLOYMENTS, EvidenceError, Found, Recording, ScenarioRecord, mask, read_scenario,
+    },
     report::{Outcome, Problem, Verdict},
 };
 
@@ -66,7 +68,10 @@ pub async fn replay(found: &Found, root: Option<&Path>) -> Result<Vec<Replayed>,
             CaptureKind::Shared(name) => found.output.join(DEPLOYMENTS).join(name),
         };
         let played = features.find(&record)?;
-        groups.entry(capture).or_default().push((at, Cast { folder: folder.clone(), record: Rc::new(record), acts, played }));
+        groups
+            .entry(capture)
+            .or_default()
+            .push((at, Cast { folder: folder.clone(), record: Rc::new(record), acts, played }));
     }
     let mut all = Vec::new();
     for (capture, casts) in groups {
@@ -156,7 +161,11 @@ struct Actor {
     began: Instant,
 }
 
-async fn judge_again(capture: &Path, casts: Vec<(usize, Cast)>, root: &Path) -> Result<Vec<(usize, Replayed)>, ReplayError> {
+async fn judge_again(
+    capture: &Path,
+    casts: Vec<(usize, Cast)>,
+    root: &Path,
+) -> Result<Vec<(usize, Replayed)>, ReplayError> {
     let upto = casts.iter().map(|(_, cast)| cast.record.ends).max().unwrap_or(0);
     let nothing = casts.iter().all(|(_, cast)| cast.record.capture == CaptureKind::Nothing);
     let mut recording = if nothing { Recording::empty() } else { Recording::read(capture, upto)? };

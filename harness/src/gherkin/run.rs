@@ -34,11 +34,11 @@ use super::{
 };
 use crate::{
     config,
-    evidence::{self, CaptureFiles, DEPLOYMENTS},
     deployment::{
         SiteError,
         assembly::{Instance, Workshop},
     },
+    evidence::{self, CaptureFiles, DEPLOYMENTS},
     report::{Event, Outcome, Problem, Reporter, Summary, Verdict},
 };
 

@@ -44,11 +44,17 @@ impl cucumber::World for World {
 /// A scenario's hold on the deployment that it shares; released when the scenario ends.
 #[derive(Debug)]
 pub(super) enum Hold {
-    Shared { _guard: OwnedRwLockReadGuard<()> },
-    Alone { _guard: OwnedRwLockWriteGuard<()> },
+    Shared {
+        _guard: OwnedRwLockReadGuard<()>,
+    },
+    Alone {
+        _guard: OwnedRwLockWriteGuard<()>,
+    },
     Own,
     /// What is judged again holds nothing up, and is told whether it was alone.
-    Recorded { alone: bool },
+    Recorded {
+        alone: bool,
+    },
 }
 
 /// A scenario that has its deployment.

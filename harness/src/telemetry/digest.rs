@@ -22,7 +22,7 @@ mod tests {
 
     #[test]
     fn a_digest_is_the_same_in_every_build_and_tells_where_one_text_ends() {
-        assert_eq!(digest::<&str>(&[]), 0xe3b0_c442_98fc_1c14, "SHA-256 of nothing, FIPS 180-4");
+        assert_eq!(digest(&[""; 0]), 0xe3b0_c442_98fc_1c14, "SHA-256 of nothing, FIPS 180-4");
         assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
         assert_eq!(digest(&["ab", "c"]), digest(&["ab".to_owned(), "c".to_owned()]));
     }

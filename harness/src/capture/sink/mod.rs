@@ -9,6 +9,7 @@ pub mod behaviour;
 mod body;
 mod connections;
 pub mod decode;
+pub(super) mod encode;
 mod grpc;
 mod http;
 pub(super) mod json;

@@ -152,7 +152,8 @@ impl Recorded {
 
     pub(super) fn stop(&self, signal: Signal) -> Result<Exit, Problem> {
         let wanted = signal.to_string();
-        let fits = |act: &ActRecord| matches!(&act.undertaking, Undertaking::Stopped { signal, .. } if *signal == wanted);
+        let fits =
+            |act: &ActRecord| matches!(&act.undertaking, Undertaking::Stopped { signal, .. } if *signal == wanted);
         let act = self.take(Wanted::Done, &format!("a stop with {wanted}"), &[], fits)?;
         match act.undertaking {
             Undertaking::Stopped { exit, .. } => Ok(exit),
