@@ -91,7 +91,9 @@ async fn judged_again(output: &Path, scenarios: usize) -> Result<(), String> {
     }
     match replayed.iter().find(|one| !one.same) {
         None => Ok(()),
-        Some(one) => Err(format!("judged again it is another verdict: {:?}\nwas {:?}", one.outcome.verdict, one.recorded)),
+        Some(one) => {
+            Err(format!("judged again it is another verdict: {:?}\nwas {:?}", one.outcome.verdict, one.recorded))
+        }
     }
 }
 

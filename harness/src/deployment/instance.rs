@@ -206,6 +206,20 @@ impl Deployment {
         }
     }
 
+    /// Proves that every measurement that `deliveries` caused has arrived too.
+    ///
+    /// # Errors
+    ///
+    /// As [`settle`](Self::settle); and when a process does not export its metrics again by `deadline`.
+    pub async fn settle_metrics(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<Proof, Incomplete> {
+        let started = Instant::now();
+        let proof = self.settle_all(deliveries, deadline).await?;
+        if proof.is_final() {
+            return Ok(proof);
+        }
+        super::metrics_fence::settle(&self.store, deliveries, deadline, started.elapsed()).await
+    }
+
     /// The traces of the harness's own requests so far (readiness, fences): what is in them belongs to no scenario. Their
     /// `User-Agent` begins with `tracegate-ready/` or `tracegate-fence/`.
     pub fn own_traces(&self) -> Vec<TraceId> {

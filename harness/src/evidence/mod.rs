@@ -30,7 +30,7 @@ pub use folder::{Found, RunRecord, begin_run, find};
 pub use record::{
     ActRecord, CaptureKind, ScenarioRecord, Settings, Settled, StepRecord, Undertaking, read_scenario, write_scenario,
 };
-pub use secrets::{mask, unmask};
+pub use secrets::{mask, mask_text, unmask};
 
 /// The version of the format; a reader refuses others.
 pub const VERSION: u32 = 1;

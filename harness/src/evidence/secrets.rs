@@ -13,6 +13,13 @@ pub fn mask(value: &mut Value, secrets: &[String]) {
     });
 }
 
+/// The same for one text.
+pub fn mask_text(text: String, secrets: &[String]) -> String {
+    let mut value = Value::String(text);
+    mask(&mut value, secrets);
+    value.as_str().unwrap_or_default().to_owned()
+}
+
 /// Puts the secrets back.
 pub fn unmask(value: &mut Value, secrets: &[String]) {
     texts(value, &|text| {

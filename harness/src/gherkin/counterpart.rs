@@ -184,6 +184,16 @@ impl Counterpart {
         }
     }
 
+    /// Proves that every measurement that `deliveries` caused was exported, and says why.
+    pub async fn settle_metrics(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<String, Problem> {
+        let last = deliveries.last().map_or("", |delivery| delivery.mark.as_str());
+        let name = format!("metrics of {last}");
+        match self {
+            Self::Live(live) => live.settle_metrics(name, deliveries, deadline).await,
+            Self::Recorded(recorded) => recorded.settled(&name).map(|settled| settled.proof),
+        }
+    }
+
     /// Lets a proof come that what was asked meanwhile is there, for its own sake.
     pub async fn come_to_rest(&self, deliveries: &[&Delivery], deadline: Instant) {
         if let Self::Live(live) = self {

@@ -11,7 +11,7 @@ use crate::{
     capture::{Capture, Mark},
     correlation::segments::{drawn, segments},
     evidence::{
-        CAPTURE, CaptureFiles, CaptureKind, EvidenceError, ScenarioRecord, Settings, VERSION, mask, write_scenario,
+        CAPTURE, CaptureFiles, CaptureKind, EvidenceError, ScenarioRecord, Settings, VERSION, mask_text, write_scenario,
     },
     report::{Outcome, Problem, Verdict},
 };
@@ -83,17 +83,11 @@ pub(super) fn write(
         }
         let text = scene.instance.store().look(|capture| text(scene, capture));
         let path = folder.join("trace.txt");
-        fs::write(&path, masked(text, secrets)).map_err(io("write", &path))?;
+        fs::write(&path, mask_text(text, secrets)).map_err(io("write", &path))?;
     }
     let path = folder.join("verdict.txt");
-    fs::write(&path, masked(verdict_text(outcome), secrets)).map_err(io("write", &path))?;
+    fs::write(&path, mask_text(verdict_text(outcome), secrets)).map_err(io("write", &path))?;
     write_scenario(folder, &record, &acts, secrets)
-}
-
-fn masked(text: String, secrets: &[String]) -> String {
-    let mut value = serde_json::Value::String(text);
-    mask(&mut value, secrets);
-    value.as_str().unwrap_or_default().to_owned()
 }
 
 fn text(scene: &Scene, capture: &Capture) -> String {

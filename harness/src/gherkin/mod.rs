@@ -1,5 +1,6 @@
 //! Scenarios: the vocabulary of steps, the features that are selected, and their run on one deployment.
 
+mod context;
 mod counterpart;
 mod evidence;
 mod observe;

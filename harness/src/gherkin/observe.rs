@@ -1,23 +1,23 @@
 //! Looking at what came of a stimulus: waking on arrival for what must be there, and only on a proof of completeness for
 //! what must not.
 
-use std::{collections::HashSet, fmt::Write as _, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
+    context::context,
     registry::StepResult,
     world::{Scene, Sent},
 };
 use crate::{
-    capture::Capture,
+    capture::{Capture, Mark},
     config::Ready,
     correlation::{
-        FoundBy, Options, RequestEvidence, after_the_freeze,
+        Options, RequestEvidence, after_the_freeze,
         background::{GRACE, Shape, background},
         detached::{SpanShape, by_itself},
         request,
-        segments::{drawn, segments},
     },
     invariant::{self, Subject},
     report::Problem,
@@ -82,7 +82,7 @@ impl Scene {
                 Ok(()) => sent.settled.as_ref().map_or_else(String::new, |settled| settled.proof.clone()),
                 Err(problem) => problem.message.clone(),
             };
-            Err(Problem::failed(format!("{message}\n{}", self.context(&seen, &complete))))
+            Err(Problem::failed(self.explained(&seen, &message, &complete)))
         })
     }
 
@@ -91,12 +91,46 @@ impl Scene {
         self.last()?;
         let patience = self.stage.spec.patience;
         let store = self.instance.store();
-        if store.until(Instant::now() + patience, |capture| judge(capture).ok()).await.is_some() {
-            return Ok(());
-        }
-        store.look(&judge).map_err(|message| {
-            Problem::failed(format!("{message}\nwaited     {patience:?} on {}", self.stage.spec.name))
+        let ended = |capture: &Capture| (!self.stage.spec.kind.is_lambda()).then(|| exit_status(capture)).flatten();
+        // Nothing more comes of what has ended.
+        let decided = |capture: &Capture| judge(capture).ok().or_else(|| ended(capture).map(drop));
+        store.until(Instant::now() + patience, decided).await;
+        store.look(|capture| {
+            judge(capture).map_err(|message| {
+                let (name, ended) = (&self.stage.spec.name, ended(capture));
+                Problem::failed(match ended {
+                    Some(status) => format!("{message}\non         {name} · complete: process exited ({status})"),
+                    None => format!("{message}\nwaited     {patience:?} on {name}"),
+                })
+            })
         })
+    }
+
+    /// Judges the metrics of everything that was sent, once it is proven that every measurement was exported.
+    pub async fn metrics_finally(&mut self, judge: impl Fn(&Capture) -> Result<(), String>) -> StepResult {
+        self.last()?;
+        let deliveries: Vec<&Delivery> = self.sent.iter().map(|sent| &sent.delivery).collect();
+        let proven = self.instance.settle_metrics(&deliveries, Instant::now() + self.stage.spec.patience).await;
+        let name = &self.stage.spec.name;
+        self.instance.store().look(|capture| {
+            match (judge(capture), &proven) {
+                (judged, Ok(proof)) => {
+                    judged.map_err(|message| Problem::failed(format!("{message}\non         {name} · {proof}")))
+                }
+                // What exports no metrics at all fails; what may still be on its way is an open question.
+                (Err(message), Err(unproven)) if capture.metrics().is_empty() => {
+                    Err(Problem::failed(format!("{message}\non         {name}\n{}", unproven.message)))
+                }
+                (Ok(()), Err(unproven)) => Err(unproven.clone()),
+                (Err(message), Err(unproven)) => {
+                    let message =
+                        format!("{}\nso far     {}", unproven.message, message.replace('\n', "\n           "));
+                    Err(Problem::errored(format!("{message}\non         {name}")))
+                }
+            }
+        })?;
+        self.proofs.extend(proven.ok());
+        Ok(())
     }
 
     /// Judges the last request once it is proven that nothing more will come.
@@ -184,7 +218,7 @@ impl Scene {
             let seen = self.seen(capture, sent);
             judge(&seen).map_err(|message| {
                 let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-                Problem::failed(format!("{message}\n{}", self.context(&seen, proof)))
+                Problem::failed(self.explained(&seen, &message, proof))
             })?;
         }
         Ok(())
@@ -212,7 +246,7 @@ impl Scene {
             if !findings.is_empty() {
                 let findings: Vec<String> = findings.iter().map(|finding| format!("broken     {finding}")).collect();
                 let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-                return Err(Problem::failed(format!("{}\n{}", findings.join("\n"), self.context(&seen, proof))));
+                return Err(Problem::failed(self.explained(&seen, &findings.join("\n"), proof)));
             }
         }
         Ok(())
@@ -301,7 +335,7 @@ impl Scene {
             }
             let lost: Vec<String> = found.iter().map(ToString::to_string).collect();
             let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-            Err(Problem::failed(format!("{}\n{}", lost.join("\n"), self.context(&seen, proof))))
+            Err(Problem::failed(self.explained(&seen, &lost.join("\n"), proof)))
         })
     }
 
@@ -337,54 +371,21 @@ impl Scene {
         Ok(())
     }
 
-    /// What a failure says besides the mismatch: which trace, which deployment, what the verdict rests on, what came.
-    fn context(&self, seen: &Seen<'_>, complete: &str) -> String {
-        let Seen { evidence, delivery, .. } = seen;
-        let spec = &self.stage.spec;
-        let mut text = String::new();
-        let trace = match (evidence.trace_id(), evidence.caller) {
-            (Some(id), _) => id.to_string(),
-            (None, Some(caller)) => format!("{} (the caller's; no span of it)", caller.trace_id),
-            (None, None) => "none".to_owned(),
-        };
-        let start = match &delivery.invocation {
-            Some(invocation) if invocation.cold_start => ", cold start",
-            Some(_) => ", warm",
-            None => "",
-        };
-        let _ = write!(text, "trace      {trace} · {}{start}", spec.name);
-        if !complete.is_empty() {
-            let _ = write!(text, " · {}", complete.trim_start_matches("unproven   "));
-        }
-        let took = delivery.answered.unix_nano.saturating_sub(delivery.sent.unix_nano);
-        let _ = write!(
-            text,
-            "\nreceived   {} spans, {} log records; {} {} answered {} in {} ms",
-            evidence.trace.len(),
-            evidence.logs.len(),
-            delivery.method,
-            delivery.target,
-            delivery.response.status,
-            took / 1_000_000
-        );
-        for line in drawn(&segments(seen.capture, delivery), &evidence.trace) {
-            let _ = write!(text, "\n             {line}");
-        }
-        if evidence.found_by == FoundBy::Nothing && !evidence.candidates.is_empty() {
-            let names: Vec<String> = evidence
-                .candidates
-                .iter()
-                .rev()
-                .take(5)
-                .map(|span| format!("{} {:?} in trace {}", span.kind, span.name, span.trace_id))
-                .collect();
-            let _ = write!(text, "\nelsewhere  {}", names.join("; "));
-        }
-        text
+    /// A mismatch with all that is known besides.
+    fn explained(&self, seen: &Seen<'_>, mismatch: &str, complete: &str) -> String {
+        format!("{mismatch}\n{}", context(seen, &self.stage.spec, mismatch, complete))
     }
 }
 
 /// Whether two different requests of a scenario were under way at the same time.
 fn overlaps(one: &Delivery, other: &Delivery) -> bool {
     one.mark != other.mark && one.sent.seq < other.answered.seq && other.sent.seq < one.answered.seq
+}
+
+/// How the service ended, if it has.
+fn exit_status(capture: &Capture) -> Option<String> {
+    capture.lifecycle().iter().rev().find_map(|entry| match &entry.mark {
+        Mark::Exited { status } => Some(status.clone()),
+        _ => None,
+    })
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     correlation::segments::segments,
     deployment::Memory,
-    evidence::Settled,
+    evidence::{Settled, mask_text},
     report::{Problem, Story},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest, Identity},
 };
@@ -214,8 +214,11 @@ impl World {
         self.trouble.clone()
     }
 
-    /// Keeps the problem that ends the scenario.
-    pub(super) fn note(&mut self, step: String, line: usize, problem: Problem) {
+    /// Keeps the problem that ends the scenario. A secret is in no message, whatever the service made of it.
+    pub(super) fn note(&mut self, step: String, line: usize, mut problem: Problem) {
+        if let Some(scene) = &self.scene {
+            problem.message = mask_text(problem.message, &scene.draft.secrets);
+        }
         self.noted = Some((step, line, problem));
     }
 

@@ -200,6 +200,30 @@ impl Live {
         Ok(proven)
     }
 
+    pub(super) async fn settle_metrics(
+        &self,
+        name: String,
+        deliveries: &[&Delivery],
+        deadline: Instant,
+    ) -> Result<String, Problem> {
+        let began = self.look(Capture::last_seq);
+        let proven = self.running.instance.settle_metrics(deliveries, deadline).await;
+        let proof = proven.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")));
+        let proven_at = self.look(Capture::last_seq);
+        self.step(|step| match &proof {
+            Ok(proof) => step.settled.push(Settled {
+                delivery: name,
+                proof: proof.to_string(),
+                ended: proof.is_final(),
+                logs: proof.covers_logs(),
+                window_end: began,
+                proven_at,
+            }),
+            Err(problem) => step.unproven = Some(problem.clone()),
+        });
+        proof.map(|proof| proof.to_string())
+    }
+
     pub(super) async fn recycle(&self) -> usize {
         let at = self.begun(Undertaking::Recycled { environments: 0 }, String::new());
         let count = self.running.instance.recycle().await;
