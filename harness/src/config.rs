@@ -8,12 +8,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::capture::Retention;
 
 /// Why a configuration cannot be used. The message names the file, the key and the way out.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -153,7 +156,8 @@ pub struct Deployment {
     /// Own words that scenarios can restrict themselves to by tag.
     #[serde(default)]
     pub labels: BTreeSet<String>,
-    /// Regular expressions; lines that match are left out of every log expectation (background work, banners).
+    /// Regular expressions; lines, and OTLP log records by their body, that match are left out of every log expectation
+    /// (background work, banners).
     #[serde(default)]
     pub ignore_lines: Vec<String>,
 }
@@ -396,9 +400,22 @@ pub struct Sink {
     pub require_headers: BTreeMap<String, String>,
     /// Origins whose pages may export; `*` stands for all.
     pub cors_origins: Vec<String>,
+    /// Most MiB of telemetry and lines that are kept of a deployment. Default 2048. Beyond it the oldest is dropped, and no
+    /// scenario is judged any more.
+    pub retention_mib: Option<NonZeroUsize>,
+    /// How long telemetry and lines are kept at most. Default: as long as the deployment runs.
+    #[serde(deserialize_with = "some_duration")]
+    pub retention_age: Option<Duration>,
 }
 
 impl Sink {
+    /// How much the store of a deployment keeps.
+    pub fn retention(&self) -> Retention {
+        let default = Retention::default();
+        let bytes = self.retention_mib.map_or(default.bytes, |mib| mib.get().saturating_mul(1 << 20));
+        Retention { bytes, age: self.retention_age.or(default.age) }
+    }
+
     /// The settings of a sink that demands this; the error names what is no header. Values are never repeated.
     pub fn settings(&self) -> Result<crate::capture::sink::Settings, String> {
         let header = |(name, value): (&String, &String)| {

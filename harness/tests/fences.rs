@@ -166,10 +166,10 @@ impl Service {
                     let (store, copy) = (self.store.clone(), decoded.clone());
                     tokio::spawn(async move {
                         tokio::time::timeout(later, std::future::pending::<()>()).await.unwrap_err();
-                        store.add_export(export(signal), copy, Vec::new());
+                        store.add_values(export(signal), copy, Vec::new());
                     });
                 }
-                self.store.add_export(export(signal), decoded, Vec::new());
+                self.store.add_values(export(signal), decoded, Vec::new());
             }
         }
     }

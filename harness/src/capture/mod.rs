@@ -2,13 +2,18 @@
 //! marks of its lifecycle, in one order of arrival.
 
 pub mod file;
+pub mod index;
 pub mod relay;
 pub mod sink;
 pub mod stdout;
 
 mod store;
 
-pub use store::{Capture, Decoded, Encoding, ExportRequest, Fault, Lifecycle, Mark, Signal, Store, Tamper, Transport};
+pub use index::{Decoded, Index, LogRow, SpanRow};
+pub use store::{
+    Capture, Dropped, Encoding, ExportRequest, Fault, Found, Items, Lifecycle, Mark, Retention, Signal, Store, Tamper,
+    Transport,
+};
 
 /// Connections that may wait to be accepted. Beyond the queue's end Linux loses or resets them, and the usual 128 is
 /// less than what the workers of one deployment open at once.

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{
     capture::{
-        Capture, Decoded, Encoding, ExportRequest, Signal,
+        Capture, Decoded, Encoding, ExportRequest, Index, Signal,
         relay::{Neighbour, READY, TOKEN_VARIABLE},
         sink::{
             Receiver, Settings, Sink,
@@ -179,9 +179,9 @@ struct Printer {
 }
 
 impl Receiver for Printer {
-    fn export(&self, request: ExportRequest, decoded: Decoded, faults: Vec<String>) {
+    fn export(&self, request: ExportRequest, index: Index, faults: Vec<String>) {
         if !self.quiet {
-            say(&describe(&request, &decoded, &faults));
+            say(&describe(&request, &index.decode(), &faults));
         }
     }
 
@@ -235,17 +235,17 @@ pub(super) struct Teller {
 
 impl Teller {
     pub(super) fn news(&mut self, capture: &Capture) -> Vec<String> {
-        let spans = capture.spans().iter().skip(self.spans).map(|new| span(new));
-        let logs = capture.logs().iter().skip(self.logs).map(|record| match record.origin {
+        let spans = capture.spans().from(self.spans).map(|new| span(new));
+        let logs = capture.logs().from(self.logs).map(|record| match record.origin {
             LogOrigin::Otlp => log_record(record),
             origin => format!("{origin:<8} {}", record.raw),
         });
-        let metrics = capture.metrics().iter().skip(self.metrics).map(|new| metric(new));
+        let metrics = capture.metrics().from(self.metrics).map(|new| metric(new));
         let faults = capture.faults().iter().skip(self.faults).map(|fault| format!("fault    {}", fault.reason));
         let news = logs.chain(spans).chain(metrics).chain(faults).collect();
-        self.spans = capture.spans().len();
-        self.logs = capture.logs().len();
-        self.metrics = capture.metrics().len();
+        self.spans = capture.spans().end();
+        self.logs = capture.logs().end();
+        self.metrics = capture.metrics().end();
         self.faults = capture.faults().len();
         news
     }

@@ -133,6 +133,10 @@ fn the_sink_demands_headers_and_what_is_none_is_named_without_its_value() {
     let settings = config.sink.settings().unwrap();
     assert_eq!(settings.required_headers[0].0, "x-api-key");
     assert_eq!(settings.cors_origins, ["*"]);
+    assert_eq!(config.sink.retention(), Retention::default());
+    let bounded = with("retention-mib = 5\nretention-age = '2m'").unwrap().sink.retention();
+    assert_eq!(bounded, Retention { bytes: 5 << 20, age: Some(Duration::from_secs(120)) });
+    assert!(with("retention-mib = 0").is_err());
     let error = with("require-headers = { 'x y' = 'secret' }").unwrap_err().to_string();
     assert!(error.contains("\"x y\" is no header name") && !error.contains("secret"), "{error}");
     let error = with("require-headers = { x = \"sec\\u0007ret\" }").unwrap_err().to_string();

@@ -82,7 +82,7 @@ pub fn background(capture: &Capture) -> HashSet<Shape> {
     let mut idle_since: Option<u64> = None;
     let grace = u64::try_from(GRACE.as_nanos()).unwrap_or(u64::MAX);
     let mut shapes = HashSet::new();
-    for record in capture.logs() {
+    for record in capture.lines() {
         while let Some(entry) = marks.next_if(|entry| entry.arrival.seq < record.arrival.seq) {
             match entry.mark {
                 Mark::Sent { .. } | Mark::FenceSent { .. } => under_way += 1,
@@ -95,11 +95,7 @@ pub fn background(capture: &Capture) -> HashSet<Shape> {
         }
         let idle =
             under_way == 0 && idle_since.is_some_and(|since| record.arrival.unix_nano > since.saturating_add(grace));
-        if idle
-            && record.origin != LogOrigin::Otlp
-            && record.format.is_structured()
-            && record.trace_id.valid().is_none()
-        {
+        if idle && record.format.is_structured() && record.trace_id.valid().is_none() {
             shapes.insert(Shape::of(record));
         }
     }

@@ -30,8 +30,9 @@ impl SpanShape {
 
 /// The root spans of other traces that began inside one of the request's `entries`, and which the service does not begin by
 /// itself as well. Not among them: one with a link to a trace of the request, which says whose it is; and one from another
-/// process, unless it took a call or a message there.
-pub fn detached(capture: &Capture, entries: &[Arc<Span>], own: &[TraceId]) -> Vec<Arc<Span>> {
+/// process, unless it took a call or a message there. What arrived before `since` is not looked at.
+pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[TraceId]) -> Vec<Arc<Span>> {
+    let during = |start| entries.iter().any(|entry| (entry.start_unix_nano..=entry.end_unix_nano).contains(&start));
     let began_inside = |span: &Span| {
         let beside = |entry: &Arc<Span>| match (entry.resource.instance(), span.resource.instance()) {
             (Some(one), Some(other)) => one == other || takes_calls(span.kind),
@@ -42,7 +43,10 @@ pub fn detached(capture: &Capture, entries: &[Arc<Span>], own: &[TraceId]) -> Ve
             .any(|entry| (entry.start_unix_nano..=entry.end_unix_nano).contains(&span.start_unix_nano) && beside(entry))
     };
     let linked = |span: &Span| span.links.iter().any(|link| own.iter().any(|id| link.trace_id == id.to_string()));
-    let roots = capture.spans().iter().filter(|span| span.parent_span_id.is_none() && !own.contains(&span.trace_id));
+    let roots = capture
+        .spans()
+        .since(since)
+        .only(|row| row.is_root() && during(row.start_unix_nano()) && !own.iter().any(|&trace_id| row.is_in(trace_id)));
     let mut found: Vec<Arc<Span>> = roots.filter(|span| began_inside(span) && !linked(span)).cloned().collect();
     if !found.is_empty() {
         let by_itself = by_itself(capture);
@@ -59,9 +63,9 @@ const fn takes_calls(kind: SpanKind) -> bool {
 /// included, and none had been for [`GRACE`].
 pub fn by_itself(capture: &Capture) -> HashSet<SpanShape> {
     let idle = idle(capture);
-    let began_idle = |span: &&Arc<Span>| idle.iter().any(|(from, to)| (*from..*to).contains(&span.start_unix_nano));
-    let roots = capture.spans().iter().filter(|span| span.parent_span_id.is_none());
-    roots.filter(began_idle).map(|span| SpanShape::of(span)).collect()
+    let began_idle = |start| idle.iter().any(|(from, to)| (*from..*to).contains(&start));
+    let roots = capture.spans().only(|row| row.is_root() && began_idle(row.start_unix_nano()));
+    roots.map(|span| SpanShape::of(span)).collect()
 }
 
 /// The times in which nothing was asked of the service, in nanoseconds since the Unix epoch.

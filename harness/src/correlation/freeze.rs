@@ -94,7 +94,7 @@ mod tests {
             body: bytes::Bytes::new(),
             arrival: Arrival::default(),
         };
-        store.add_export(request, Decoded::Spans(vec![span]), Vec::new());
+        store.add_values(request, Decoded::Spans(vec![span]), Vec::new());
     }
 
     fn server() -> Span {

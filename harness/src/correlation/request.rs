@@ -33,6 +33,9 @@ const LATE_LINE: u64 = 100_000_000;
 /// What the caller of [`request`] knows about the run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options<'a> {
+    /// Position in the store's order before which nothing of the request can have come, so that a look is not at all that
+    /// is stored: that of sending, when the order is that of a run. `None` where the order says nothing.
+    pub since: Option<u64>,
     /// Position in the store's order up to which records may belong to the request; `None` for the moment when its
     /// answer had been read.
     pub window_end: Option<u64>,
@@ -262,6 +265,10 @@ impl<'a> Search<'a> {
         Self { capture, delivery, options, caller, told_traces, remote_parents: delivery.remote_parents() }
     }
 
+    fn since(&self) -> u64 {
+        self.options.since.unwrap_or_default()
+    }
+
     fn entries(&self) -> (FoundBy, Vec<Arc<Span>>) {
         for &trace_id in &self.told_traces {
             let all = self.entries_of(trace_id);
@@ -377,7 +384,7 @@ impl<'a> Search<'a> {
             own.is_some_and(|own| keys.iter().any(|key| attributes.str(key) == Some(own)))
         };
         let mut seen = HashSet::new();
-        let spans = self.capture.spans().iter().filter(|span| {
+        let spans = self.capture.spans().since(self.since()).filter(|span| {
             !matches!(span.kind, SpanKind::Client | SpanKind::Producer)
                 && (speaks(&span.attributes, &REQUEST_ID, request_id)
                     || speaks(&span.attributes, &USER_AGENT, user_agent))
@@ -388,8 +395,13 @@ impl<'a> Search<'a> {
     /// Entry spans of every trace that do not speak of another request.
     fn candidates(&self) -> Vec<Arc<Span>> {
         let mut seen = HashSet::new();
-        let traces: Vec<TraceId> =
-            self.capture.spans().iter().map(|span| span.trace_id).filter(|&trace_id| seen.insert(trace_id)).collect();
+        let traces: Vec<TraceId> = self
+            .capture
+            .spans()
+            .since(self.since())
+            .map(|span| span.trace_id)
+            .filter(|&trace_id| seen.insert(trace_id))
+            .collect();
         let entries = traces.into_iter().flat_map(|trace_id| self.entries_of(trace_id));
         entries.filter(|entry| !entry.contradicts()).map(|entry| entry.span).collect()
     }
@@ -445,7 +457,7 @@ impl<'a> Search<'a> {
         }
         let named = |stranger: &Stranger, span: &Arc<Span>| matches!(stranger, Stranger::OtherTrace { span: other } if Arc::ptr_eq(other, span));
         let detached = if self.options.exclusive || self.options.alone {
-            detached::detached(self.capture, &entries, &traces)
+            detached::detached(self.capture, self.since(), &entries, &traces)
         } else {
             Vec::new()
         };
@@ -490,9 +502,9 @@ impl<'a> Search<'a> {
         let background = LazyCell::new(|| background::background(self.capture));
         let detached: HashSet<TraceId> = evidence.detached().map(|span| span.trace_id).collect();
         let tree: HashSet<SpanId> = evidence.trace.nodes().iter().map(|node| node.span.span_id).collect();
-        for record in self.capture.logs() {
-            if record.origin != LogOrigin::Otlp && self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw))
-            {
+        for record in self.capture.logs().since(self.since()) {
+            // Of a record over OTLP that is its body: a logger that writes a line and exports it is ignored in both.
+            if self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw)) {
                 continue;
             }
             let arrived = (self.delivery.sent.seq..=end).contains(&record.arrival.seq);

@@ -126,5 +126,5 @@ fn add(store: &Store, signal: Signal, decoded: Decoded) {
         body: Bytes::new(),
         arrival: Arrival::default(),
     };
-    store.add_export(request, decoded, Vec::new());
+    store.add_values(request, decoded, Vec::new());
 }

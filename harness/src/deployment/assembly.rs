@@ -71,7 +71,7 @@ impl Instance {
             };
         }
         let started = std::time::Instant::now();
-        let store = Arc::new(Store::new(workshop.tamper.clone()));
+        let store = Arc::new(Store::bounded(workshop.tamper.clone(), config.sink.retention()));
         // The configuration was refused if a header of it is none.
         let settings = config.sink.settings().map_err(SiteError::new)?;
         let sink = Sink::bind((Ipv4Addr::LOCALHOST, 0).into(), store.clone(), settings)

@@ -25,7 +25,7 @@ use super::{
     service::{Service, next_mark, probe},
 };
 use crate::{
-    capture::{Capture, Mark, Signal, Store},
+    capture::{Capture, LogRow, Mark, Signal, Store},
     config,
     stimulus::{Caller, Delivery, http},
     telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanId, TraceId, Value},
@@ -166,9 +166,9 @@ impl Returned {
         let missing: BTreeSet<&Instance> = self.parts.difference(&self.logs).collect();
         let exported = |record: &LogRecord| {
             let instance = record.resource.as_ref().and_then(|resource| resource.instance());
-            record.origin == LogOrigin::Otlp && missing.contains(&instance)
+            missing.contains(&instance)
         };
-        !self.logs.is_empty() && !capture.logs().iter().any(|record| exported(record))
+        !self.logs.is_empty() && (missing.is_empty() || !capture.logs().only(LogRow::is_exported).any(|r| exported(r)))
     }
 }
 
@@ -213,8 +213,9 @@ impl Fences {
     fn logs(&self, store: &Store) -> Option<bool> {
         self.with(|known| {
             if known.logs != Some(true) {
+                let after = known.sent.first().map_or(0, |fence| fence.after);
                 let found = store.look(|capture| {
-                    let mut records = capture.logs().iter().filter(|record| record.origin == LogOrigin::Otlp);
+                    let mut records = capture.logs().since(after).only(LogRow::is_exported);
                     records.any(|record| known.sent.iter().any(|fence| fence.signature().record(record)))
                 });
                 if found {
@@ -264,7 +265,9 @@ impl Service {
             }
             let came_back = store.look(|capture| {
                 self.fences.with(|known| {
-                    capture.spans().iter().any(|span| known.sent.iter().any(|fence| fence.signature().span(span)))
+                    let after = known.sent.first().map_or(0, |fence| fence.after);
+                    let mut spans = capture.spans().since(after);
+                    spans.any(|span| known.sent.iter().any(|fence| fence.signature().span(span)))
                 })
             });
             self.fences.with(|known| known.hopeless = !came_back);
@@ -403,7 +406,7 @@ impl Service {
 
     fn proof(&self, store: &Store, fences: &[Fence], deliveries: &[&Delivery]) -> Proof {
         let (returned, exported) = store.look(|capture| {
-            let exported = capture.logs().iter().any(|record| record.origin == LogOrigin::Otlp);
+            let exported = capture.received(Signal::Logs).items > 0;
             (Returned::of(capture, fences, deliveries), exported)
         });
         let logs = match (self.fences.logs(store), exported) {
@@ -510,8 +513,10 @@ impl Drop for Over<'_> {
 /// Waits until no span and no log record was exported for as long as `window`; `false` when that was not so by
 /// `deadline`. Metrics do not count: they are exported whether anything happens or not.
 pub(super) async fn quiet(store: &Store, window: Duration, deadline: Instant) -> bool {
-    let exports =
-        |capture: &Capture| capture.requests().iter().filter(|export| export.signal != Signal::Metrics).count();
+    let exports = |capture: &Capture| {
+        let signals = [Signal::Traces, Signal::Logs, Signal::Profiles];
+        signals.into_iter().map(|signal| capture.received(signal).requests).sum::<u64>()
+    };
     loop {
         let until = Instant::now() + window;
         if until > deadline {

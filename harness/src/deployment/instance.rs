@@ -271,9 +271,9 @@ impl Deployment {
 
 impl Drop for Deployment {
     fn drop(&mut self) {
-        match &self.running {
-            Running::Service(service) => service.sandbox.kill_now(),
-            Running::Function(function) => function.kill_now(),
+        // A function ends its own when it is dropped.
+        if let Running::Service(service) = &self.running {
+            service.sandbox.kill_now();
         }
     }
 }

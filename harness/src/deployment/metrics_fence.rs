@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{Incomplete, Proof};
 use crate::{
-    capture::{Capture, Store},
+    capture::{Capture, Signal, Store},
     stimulus::Delivery,
 };
 
@@ -40,7 +40,7 @@ impl Proven {
         for metric in capture.metrics() {
             since.entry(metric.resource.instance()).or_default();
         }
-        for span in capture.spans().iter().filter(|span| span.arrival.seq > sent) {
+        for span in capture.spans().since(sent) {
             let ended = since.entry(span.resource.instance()).or_default();
             *ended = (*ended).max(span.end_unix_nano);
         }
@@ -53,7 +53,7 @@ impl Proven {
     fn exports(&self, capture: &Capture) -> BTreeMap<&Process, usize> {
         let mut stamps: BTreeMap<&Process, BTreeSet<u64>> =
             self.since.keys().map(|process| (process, BTreeSet::new())).collect();
-        for metric in capture.metrics().iter().filter(|metric| metric.arrival.seq > self.at) {
+        for metric in capture.metrics().since(self.at) {
             let process = metric.resource.instance();
             let (Some(&since), Some((of, _))) = (self.since.get(&process), self.since.get_key_value(&process)) else {
                 continue;
@@ -74,7 +74,7 @@ impl Proven {
         let patient = !measures.is_empty()
             && exports.iter().filter(|(process, _)| measures.contains(**process)).all(|(_, &count)| count >= 2);
         let missing =
-            exports.iter().filter(|(process, count)| **count == 0 && !(patient && !measures.contains(**process)));
+            exports.iter().filter(|(process, count)| **count == 0 && (measures.contains(**process) || !patient));
         missing.map(|(process, _)| process.as_deref().unwrap_or("(no instance)").to_owned()).collect()
     }
 }
@@ -94,7 +94,7 @@ pub(super) async fn settle(
     if let Some(processes) = store.until(deadline, all).await {
         return Ok(Proof::Metrics { processes });
     }
-    let (missing, received) = store.look(|capture| (proven.missing(capture), capture.metrics().len()));
+    let (missing, received) = store.look(|capture| (proven.missing(capture), capture.received(Signal::Metrics).items));
     let reason = format!(
         "{received} metrics were received from this deployment so far, and none that was collected since the request from {}; \
          is its metrics exporter on, and is the interval of its metric reader (OTEL_METRIC_EXPORT_INTERVAL, 60 s unless it is \

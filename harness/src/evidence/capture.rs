@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{EvidenceError, VERSION};
 use crate::{
     capture::{
-        Capture, Encoding, ExportRequest, Fault, Lifecycle, Mark, Signal, Store, Transport, file, sink::decode::decode,
+        Capture, Encoding, ExportRequest, Fault, Lifecycle, Mark, Signal, Store, Transport, file, index::index,
         stdout::parse_line,
     },
     telemetry::{Arrival, LogOrigin, LogRecord},
@@ -109,14 +109,13 @@ struct News {
 impl News {
     fn since(capture: &Capture, written: u64) -> Self {
         let requests = capture.requests();
-        let requests = requests[requests.partition_point(|request| request.arrival.seq <= written)..].to_vec();
-        let logs = capture.logs();
-        let logs = &logs[logs.partition_point(|record| record.arrival.seq <= written)..];
+        let requests = requests.range(requests.partition_point(|request| request.arrival.seq <= written)..);
+        let lines = capture.logs().since(written).only(|row| !row.is_exported());
         let marks = capture.lifecycle();
         let faults = capture.faults();
         Self {
-            requests,
-            lines: logs.iter().filter(|record| record.origin != LogOrigin::Otlp).cloned().collect(),
+            requests: requests.cloned().collect(),
+            lines: lines.cloned().collect(),
             marks: marks[marks.partition_point(|mark| mark.arrival.seq <= written)..].to_vec(),
             faults: faults[faults.partition_point(|fault| fault.arrival.seq <= written)..].to_vec(),
             upto: capture.last_seq(),
@@ -357,12 +356,12 @@ impl Recording {
             let Some((arrival, piece)) = self.pieces.next() else { break };
             match piece {
                 Piece::Export { request, faults } => {
-                    let contents = decode(request.signal, request.encoding, &request.body).map_err(|reason| {
+                    let contents = index(request.signal, request.encoding, &request.body).map_err(|reason| {
                         let path = self.folder.join(file_of(request.signal));
                         EvidenceError::malformed(&path, format!("the request with seq {}: {reason}", arrival.seq))
                     })?;
                     self.store.stamp_next(arrival);
-                    self.store.add_export(request, contents.decoded, faults);
+                    self.store.add_export(request, contents.index, faults);
                 }
                 Piece::Line(records) => {
                     self.store.stamp_next(arrival);

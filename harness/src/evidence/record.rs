@@ -50,6 +50,9 @@ pub struct ScenarioRecord {
     /// What was said of a service that ended by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obituary: Option<String>,
+    /// What of the telemetry there was no room for, so that nothing could be judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<String>,
     /// Every step that was played, and behind them the invariants.
     pub steps: Vec<StepRecord>,
     /// The last stamp that any verdict looked at.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     capture::{
-        Capture,
+        Capture, LogRow,
         sink::behaviour::{Incident, Item},
     },
     correlation::RequestEvidence,
@@ -152,7 +152,7 @@ pub fn nothing_came_twice(capture: &Capture) -> Result<(), String> {
         }
     }
     let mut records = HashMap::new();
-    for record in capture.logs().iter().filter(|record| record.origin == LogOrigin::Otlp) {
+    for record in capture.logs().only(LogRow::is_exported) {
         let Some(item) = Item::of_log(record) else { continue };
         // Two alike in one request are what the service wrote, not what the exporter sent again.
         match records.insert(item, record.arrival) {
@@ -176,14 +176,13 @@ pub fn nothing_refused_came_again(capture: &Capture, incidents: &[Incident]) -> 
         let after = incident.arrival.seq;
         let spans = capture
             .spans()
-            .iter()
-            .filter(|span| span.arrival.seq > after)
+            .since(after + 1)
             .filter(|span| incident.items.contains(&Item::Span(span.trace_id, span.span_id)));
-        let records = capture.logs().iter().filter(|record| {
-            record.origin == LogOrigin::Otlp
-                && record.arrival.seq > after
-                && Item::of_log(record).is_some_and(|item| incident.items.contains(&item))
-        });
+        let records = capture
+            .logs()
+            .since(after + 1)
+            .only(LogRow::is_exported)
+            .filter(|record| Item::of_log(record).is_some_and(|item| incident.items.contains(&item)));
         let again = spans.count() + records.count();
         let refused = incidents[at + 1..].iter().filter(|later| !later.items.is_disjoint(&incident.items)).count();
         if again > 0 || refused > 0 {
@@ -288,7 +287,7 @@ mod tests {
                 body: bytes::Bytes::new(),
                 arrival: Arrival::default(),
             };
-            store.add_export(request, decoded, Vec::new());
+            store.add_values(request, decoded, Vec::new());
         }
     }
 

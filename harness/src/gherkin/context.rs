@@ -10,7 +10,7 @@ use crate::{
         FoundBy, RequestEvidence,
         segments::{drawn, segments},
     },
-    stimulus::Delivery,
+    stimulus::{Delivery, Invocation},
     telemetry::{LogOrigin, LogRecord},
 };
 
@@ -52,6 +52,9 @@ pub(super) fn context(seen: &Seen<'_>, spec: &config::Deployment, mismatch: &str
         delivery.response.status,
         took / 1_000_000
     );
+    if let Some(trouble) = delivery.invocation.as_ref().and_then(Invocation::trouble) {
+        let _ = write!(text, "\n{trouble}");
+    }
     let segments = segments(seen.capture, delivery);
     let tree = drawn(&segments, &evidence.trace);
     for line in tree.iter().take(TREE_AT_MOST) {

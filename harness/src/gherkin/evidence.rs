@@ -16,9 +16,19 @@ use crate::{
     report::{Outcome, Problem, Verdict},
 };
 
+/// What decided a verdict besides the steps.
+#[derive(Debug, Default)]
+pub(super) struct Aside {
+    /// Why there is no scene.
+    pub trouble: Option<Problem>,
+    /// What is to be said of a service that ended by itself.
+    pub obituary: Option<String>,
+    /// What of the telemetry there was no room for.
+    pub dropped: Option<String>,
+}
+
 /// Writes what is known of a scenario into `folder`, which is emptied before, and what its deployment sent since somebody
-/// wrote it last. `trouble` is why there is no scene, `obituary` what is to
-/// be said of a service that ended by itself.
+/// wrote it last.
 ///
 /// # Errors
 /// Those of the file system.
@@ -26,7 +36,7 @@ pub(super) fn write(
     folder: &Path,
     outcome: &Outcome,
     stage: &Stage,
-    (trouble, obituary): (Option<Problem>, Option<String>),
+    Aside { trouble, obituary, dropped }: Aside,
     scene: Option<&Scene>,
 ) -> Result<(), EvidenceError> {
     let io = |what, path: &Path| {
@@ -51,6 +61,7 @@ pub(super) fn write(
         capture: CaptureKind::Nothing,
         trouble,
         obituary,
+        dropped,
         steps: Vec::new(),
         ends: 0,
         incidents: Vec::new(),
@@ -104,6 +115,9 @@ fn request(scene: &Scene, capture: &Capture, sent: &Sent, text: &mut String) {
     let _ = writeln!(text, "{} {} -> {}", delivery.method, delivery.target, delivery.response.status);
     if let Some(invocation) = &delivery.invocation {
         let _ = writeln!(text, "invocation {}, cold start: {}", invocation.request_id, invocation.cold_start);
+        if let Some(trouble) = invocation.trouble() {
+            let _ = writeln!(text, "{trouble}");
+        }
     }
     let _ = writeln!(text, "found by {}", evidence.found_by);
     for line in drawn(&segments(capture, delivery), &evidence.trace) {
@@ -133,6 +147,9 @@ fn received(capture: &Capture) -> String {
         capture.logs().len(),
         capture.faults().len()
     );
+    if !capture.dropped().is_nothing() {
+        let _ = writeln!(text, "dropped, because there was no room: {}", capture.dropped());
+    }
     for fault in capture.faults() {
         let _ = writeln!(text, "fault in {}: {}", fault.signal, fault.reason);
     }

@@ -11,7 +11,7 @@ use super::{
     world::{Scene, Sent},
 };
 use crate::{
-    capture::{Capture, Mark},
+    capture::{Capture, Mark, Signal},
     config::Ready,
     correlation::{
         Options, RequestEvidence, after_the_freeze,
@@ -22,7 +22,6 @@ use crate::{
     invariant::{self, Subject},
     report::Problem,
     stimulus::{Delivery, Identity},
-    telemetry::LogOrigin,
 };
 
 /// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
@@ -43,11 +42,7 @@ pub(super) struct Seen<'a> {
 
 /// Twice the longest time that a span or a log record has taken to arrive, and a second for what is under way.
 fn slowest_export(capture: &Capture) -> Duration {
-    let spans = capture.spans().iter().map(|span| span.arrival.unix_nano.saturating_sub(span.end_unix_nano));
-    let records = capture.logs().iter().filter(|record| record.origin == LogOrigin::Otlp);
-    let records = records.filter_map(|record| Some(record.arrival.unix_nano.saturating_sub(record.time_unix_nano?)));
-    let took = spans.chain(records).max().unwrap_or_default();
-    Duration::from_nanos(took).saturating_mul(2).saturating_add(Duration::from_secs(1))
+    Duration::from_nanos(capture.slowest_export()).saturating_mul(2).saturating_add(Duration::from_secs(1))
 }
 
 impl Scene {
@@ -187,7 +182,7 @@ impl Scene {
     async fn waits_on(&self, which: &[usize], accept: impl Fn(&Self, &Capture) -> bool) -> bool {
         let store = self.instance.store();
         let open = |capture: &Capture| {
-            let exports_logs = capture.logs().iter().any(|record| record.origin == LogOrigin::Otlp);
+            let exports_logs = capture.received(Signal::Logs).items > 0;
             which.iter().map(|&at| &self.sent[at]).any(|sent| {
                 let Some(settled) = sent.settled.as_ref().filter(|settled| !settled.ended) else { return false };
                 let evidence = self.evidence(capture, sent);
@@ -291,6 +286,7 @@ impl Scene {
         };
         let own: Vec<&str> = ready.into_iter().chain((!spec.kind.is_lambda()).then(|| spec.fence_target())).collect();
         let options = Options {
+            since: Some(sent.delivery.sent.seq),
             window_end: sent.settled.as_ref().map(|settled| settled.window_end),
             // The harness's own requests to the same target write the same line.
             quoted_until: sent

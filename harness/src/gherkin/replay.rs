@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{
     counterpart::{Counterpart, INVARIANTS, Recorded, digest_of},
-    run::{Stage, exceptions, near, play_step, with_obituary},
+    run::{Stage, exceptions, near, play_step, unless_dropped, with_obituary},
     select::{self, SelectError},
     world::{Hold, Scene, World},
 };
@@ -253,6 +253,7 @@ impl Actor {
             None => Verdict::Passed,
         };
         let verdict = with_obituary(verdict, scenario, self.record.obituary.clone());
+        let verdict = unless_dropped(verdict, scenario, self.record.dropped.clone());
         let scene = self.world.leave();
         let mut replayed = replayed(&self.folder, &self.record, scene.as_ref(), verdict);
         replayed.outcome.took = self.began.elapsed();

@@ -28,6 +28,7 @@ use tokio::{
 
 use super::{
     counterpart::Counterpart,
+    evidence::Aside,
     registry::{self, Need},
     select::{EXCEPT, Selection, known_labels},
     world::{Scene, World},
@@ -86,11 +87,17 @@ pub(super) struct Play {
     pub gate: Arc<RwLock<()>>,
     output: PathBuf,
     workshop: Workshop,
-    /// What scenarios share now, and how many there were of it.
-    shared: Mutex<(usize, Option<Result<Rc<Running>, Problem>>)>,
+    shared: Mutex<Shared>,
     /// Stems of feature files that several files have.
     ambiguous: Rc<BTreeSet<OsString>>,
     events: mpsc::UnboundedSender<Event>,
+}
+
+/// What scenarios share now, or why there is none.
+#[derive(Debug, Default)]
+struct Shared {
+    starts: usize,
+    now: Option<Result<Rc<Running>, Problem>>,
 }
 
 /// What was started, and where what it sends is written.
@@ -117,23 +124,23 @@ impl Play {
     /// What scenarios share, started by the first one that asks, and anew where it has ended: a crash is the failure of who
     /// was there, and not of everybody behind.
     pub async fn shared(&self) -> Result<Rc<Running>, Problem> {
-        let (starts, shared) = &mut *self.shared.lock().await;
-        if let Some(Ok(running)) = shared
+        let mut shared = self.shared.lock().await;
+        if let Some(Ok(running)) = &shared.now
             && running.instance.crashed().is_some()
         {
             let untold = running.obituary();
-            let ended = shared.take();
-            if let (Some(untold), Some(Ok(_))) = (untold, ended) {
+            shared.now = None;
+            if let Some(untold) = untold {
                 return Err(Problem::errored(format!(
                     "{untold}\nthat was between two scenarios, so it is told here; those behind this one get a new one"
                 )));
             }
         }
-        if let Some(shared) = shared {
-            return shared.clone();
+        if let Some(now) = &shared.now {
+            return now.clone();
         }
-        *starts += 1;
-        let name = match *starts {
+        shared.starts += 1;
+        let name = match shared.starts {
             1 => self.stage.spec.name.clone(),
             again => format!("{}-{again}", self.stage.spec.name),
         };
@@ -142,7 +149,7 @@ impl Play {
             let (deployment, what) = (self.stage.spec.name.clone(), running.instance.what());
             let _ = self.events.send(Event::Ready { deployment, what, took: running.instance.took });
         }
-        *shared = Some(started.clone());
+        shared.now = Some(started.clone());
         started
     }
 
@@ -399,6 +406,17 @@ fn verdict(scenario: &gherkin::Scenario, finished: &event::ScenarioFinished, wor
     }
 }
 
+/// Whatever was judged where something was dropped was not judged on all that came.
+pub(super) fn unless_dropped(verdict: Verdict, scenario: &gherkin::Scenario, dropped: Option<String>) -> Verdict {
+    let Some(dropped) = dropped else { return verdict };
+    let why = match verdict {
+        Verdict::NotPassed { step, problem, .. } => format!("{dropped}\n{step}: {}", problem.message),
+        Verdict::Passed => dropped,
+    };
+    let step = format!("{} {}", scenario.keyword, scenario.name);
+    Verdict::NotPassed { step, line: scenario.position.line, problem: Problem::errored(why) }
+}
+
 /// A service that has ended, and nobody asked it to, passes nothing; where something else is wrong, it may be why.
 pub(super) fn with_obituary(verdict: Verdict, scenario: &gherkin::Scenario, obituary: Option<String>) -> Verdict {
     let Some(obituary) = obituary else { return verdict };
@@ -426,12 +444,14 @@ fn conclude(
     let path = feature.path.clone().unwrap_or_default();
     let folder = play.folder(&path, scenario.position.line);
     let trouble = world.as_ref().and_then(|world| world.trouble());
+    let dropped = world.as_ref().and_then(|world| world.dropped());
     let scene = world.and_then(World::leave);
     let obituary = scene.as_ref().and_then(|scene| match &scene.instance {
         Counterpart::Live(live) => live.running.obituary(),
         Counterpart::Recorded(_) => None,
     });
     let verdict = with_obituary(verdict, scenario, obituary.clone());
+    let verdict = unless_dropped(verdict, scenario, dropped.clone());
     let mut outcome = Outcome {
         deployment: play.stage.spec.name.clone(),
         file: near(&path),
@@ -444,7 +464,8 @@ fn conclude(
         evidence: Some(folder.clone()),
         stories: scene.as_ref().map(Scene::stories).unwrap_or_default(),
     };
-    if let Err(error) = super::evidence::write(&folder, &outcome, &play.stage, (trouble, obituary), scene.as_ref()) {
+    let aside = Aside { trouble, obituary, dropped };
+    if let Err(error) = super::evidence::write(&folder, &outcome, &play.stage, aside, scene.as_ref()) {
         outcome.evidence = None;
         outcome.proofs.push(format!("no evidence: {}", Problem::from_error(&error).message));
     }

@@ -226,6 +226,17 @@ impl World {
         self.noted.clone()
     }
 
+    /// What of the telemetry is not there to be judged, because the store had no room for it.
+    pub(super) fn dropped(&self) -> Option<String> {
+        let dropped = self.scene.as_ref()?.instance.store().look(|capture| *capture.dropped());
+        (!dropped.is_nothing()).then(|| {
+            format!(
+                "the sink dropped the oldest of what it had taken, so nothing can be judged: {dropped}; set retention-mib (or \
+                 retention-age) of [sink] in tracegate.toml higher"
+            )
+        })
+    }
+
     /// The scene; every step has one, because [`trouble`](Self::trouble) is asked first.
     pub(super) fn scene(&mut self) -> Result<&mut Scene, Problem> {
         self.scene.as_mut().ok_or_else(|| Problem::errored("the scenario has no deployment"))

@@ -1,8 +1,9 @@
 //! What is never right, whatever a scenario says: rules that hold for every request of every scenario.
 //!
-//! A rule speaks only of what was received. That something must be there is for a scenario to say; a health check
+//! A rule speaks only of what was received, and of how an invocation ended. That something must be there is for a scenario to say; a health check
 //! without a span is no fault. A scenario opts out of a rule with the tag `@except:RULE` and a reason in its description.
 
+mod invocation;
 mod logs;
 mod spans;
 
@@ -57,7 +58,7 @@ impl fmt::Display for Finding {
 
 /// Every rule, in the order in which findings are told.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    spans::RULES.iter().chain(logs::RULES)
+    spans::RULES.iter().chain(logs::RULES).chain(invocation::RULES)
 }
 
 /// Everything that a request breaks, of the rules that are not in `except`.

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use bytes::Bytes;
 use serde_json::Value as Json;
 use tracegate::{
-    capture::{Encoding, ExportRequest, Signal, Store, Transport, sink::decode::decode, stdout::parse_line},
+    capture::{Encoding, ExportRequest, Signal, Store, Transport, index::index, stdout::parse_line},
     stimulus::{Caller, ContextForm, Delivery, HttpResponse, Invocation},
     telemetry::{
         Arrival, LogOrigin, SpanId, TraceId,
@@ -44,7 +44,8 @@ pub fn load(capture: &str) -> Reference {
     let store = Store::default();
     for (signal, file) in [(Signal::Traces, "traces"), (Signal::Logs, "logs"), (Signal::Metrics, "metrics")] {
         for line in read(capture, &format!("{file}.ndjson")).lines() {
-            let contents = decode(signal, Encoding::Json, line.as_bytes()).expect("an export request");
+            let contents =
+                index(signal, Encoding::Json, &Bytes::copy_from_slice(line.as_bytes())).expect("an export request");
             assert_eq!(contents.faults, [""; 0], "{capture} {file}");
             let request = ExportRequest {
                 signal,
@@ -54,7 +55,7 @@ pub fn load(capture: &str) -> Reference {
                 body: Bytes::copy_from_slice(line.as_bytes()),
                 arrival: Arrival::default(),
             };
-            store.add_export(request, contents.decoded, contents.faults);
+            store.add_export(request, contents.index, contents.faults);
         }
     }
     // The n-th "Request details" line is the first of the n-th request on gunicorn, where one request ran at a time:

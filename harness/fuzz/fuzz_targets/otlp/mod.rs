@@ -1,6 +1,6 @@
 //! What the sink makes of an export request. This is the only place that knows how the sink is called.
 
-use tracegate::capture::{Decoded, Encoding, Signal, sink::decode::decode};
+use tracegate::capture::{Decoded, Encoding, Signal, index::index};
 
 /// The items of a request in order, each with what it is told apart by.
 pub type Items = Vec<String>;
@@ -14,9 +14,9 @@ pub fn signal(input: &[u8]) -> Option<(Signal, &[u8])> {
 
 /// What the sink takes of a body; an error when it refuses all of it.
 pub fn taken(signal: Signal, encoding: Encoding, body: &[u8]) -> Result<Items, String> {
-    let contents = decode(signal, encoding, body)?;
+    let contents = index(signal, encoding, &body.to_vec().into()).map_err(|error| error.to_string())?;
     assert!(contents.rejected as usize <= contents.faults.len(), "each item that is left out is named");
-    Ok(match contents.decoded {
+    Ok(match contents.index.decode() {
         Decoded::Spans(spans) => {
             let parent = |id: Option<_>| id.map_or(String::new(), |id: tracegate::telemetry::SpanId| id.to_string());
             let named = spans.iter().map(|span| {
@@ -30,5 +30,6 @@ pub fn taken(signal: Signal, encoding: Encoding, body: &[u8]) -> Result<Items, S
         Decoded::Metrics(metrics) => {
             metrics.iter().map(|metric| format!("{:?} {}", metric.name, metric.points.len())).collect()
         }
+        Decoded::Profiles(count) => vec![String::new(); count],
     })
 }

@@ -166,15 +166,6 @@ impl std::fmt::Display for Problem {
 }
 
 impl Message {
-    pub(super) fn field(&self, tag: u32) -> Option<&Field> {
-        self.0.iter().find(|field| field.tag == tag)
-    }
-
-    /// Whether it is what a request is counted in.
-    pub(super) fn is_item(&'static self) -> bool {
-        [&SPAN, &LOG_RECORD, &METRIC].into_iter().any(|item| std::ptr::eq(item, self))
-    }
-
     /// Where in the table the field of a tag stands.
     pub(super) fn place(&self, tag: u32) -> Option<usize> {
         self.0.iter().position(|field| field.tag == tag)

@@ -8,15 +8,13 @@ mod answer;
 pub mod behaviour;
 mod body;
 mod connections;
-pub mod decode;
-pub(super) mod encode;
 mod grpc;
 mod http;
 pub(super) mod json;
-mod profiles;
+pub(super) mod profiles;
 pub mod settings;
 pub(super) mod to_json;
-mod weight;
+pub(super) mod weight;
 
 #[cfg(test)]
 mod tests;
@@ -48,9 +46,12 @@ use self::{
     behaviour::{Act, Behaviour, Incident, Item},
     body::{BodyError, Held, Share},
     connections::{Exchange, Line, Lines, Witness},
-    decode::Contents,
 };
-use super::{Decoded, Encoding, ExportRequest, Mark, Signal, Store, Transport, listen};
+use super::{
+    Encoding, ExportRequest, Mark, Signal, Store, Transport,
+    index::{self, Contents, Index, Unreadable},
+    listen,
+};
 use crate::telemetry::Arrival;
 
 pub use settings::Settings;
@@ -66,8 +67,9 @@ const DECODED_AT_ONCE: usize = 64 << 10;
 
 /// Who gets what a sink takes in.
 pub trait Receiver: fmt::Debug + Send + Sync + 'static {
-    /// An export request that was decoded. The exporter is answered once this returns.
-    fn export(&self, request: ExportRequest, decoded: Decoded, faults: Vec<String>);
+    /// An export request with the index of what it holds; nothing of it is decoded yet. The exporter is answered once this
+    /// returns.
+    fn export(&self, request: ExportRequest, index: Index, faults: Vec<String>);
 
     /// A request that could not be decoded at all.
     fn fault(&self, signal: Signal, reason: String);
@@ -78,8 +80,8 @@ pub trait Receiver: fmt::Debug + Send + Sync + 'static {
 }
 
 impl Receiver for Store {
-    fn export(&self, request: ExportRequest, decoded: Decoded, faults: Vec<String>) {
-        self.add_export(request, decoded, faults);
+    fn export(&self, request: ExportRequest, index: Index, faults: Vec<String>) {
+        self.add_export(request, index, faults);
     }
 
     fn fault(&self, signal: Signal, reason: String) {
@@ -277,7 +279,7 @@ impl Inbox {
         let answer = answer::accepted(signal, encoding, &contents.faults, contents.rejected);
         let user_agent = incoming.user_agent.clone();
         let request = ExportRequest { signal, transport, encoding, user_agent, body, arrival: Arrival::default() };
-        self.receiver.export(request, contents.decoded, contents.faults);
+        self.receiver.export(request, contents.index, contents.faults);
         answer
     }
 
@@ -289,7 +291,7 @@ impl Inbox {
         contents: Contents,
     ) -> Result<Bytes, Refusal> {
         let act = decision.act;
-        let items = if act.is_final() { Item::all(&contents.decoded) } else { Default::default() };
+        let items = if act.is_final() { Item::all(&contents.index.decode()) } else { Default::default() };
         let happened = || {
             let arrival =
                 self.receiver.note(format!("a {} request of {} was {act}", incoming.signal, incoming.sender()));
@@ -361,16 +363,13 @@ fn unpack(incoming: &Incoming, sent: Bytes, limit: usize) -> Result<(Bytes, Cont
         Encoding::Protobuf => "protobuf",
         Encoding::Json => "JSON",
     };
-    let malformed = |reason: String| Refusal::bad_data(format!("{named} does not decode as {kind}: {reason}"));
-    let weigh = || match incoming.encoding {
-        Encoding::Protobuf => weight::of_request(incoming.signal, &body),
-        Encoding::Json => weight::of_json(&body),
-    };
-    if body.len() > weight::LIGHT && weigh() > weight::HEAVIEST {
-        let message = format!("{named} would take more than {} bytes once it is decoded", weight::HEAVIEST);
-        return Err(Refusal::new(::http::StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, message));
-    }
-    let contents = decode::decode(incoming.signal, incoming.encoding, &body).map_err(malformed)?;
+    let contents = index::index(incoming.signal, incoming.encoding, &body).map_err(|unreadable| match unreadable {
+        Unreadable::Malformed(reason) => Refusal::bad_data(format!("{named} does not decode as {kind}: {reason}")),
+        Unreadable::Heavy => {
+            let message = format!("{named} would take more than {} bytes once it is decoded", index::HEAVIEST);
+            Refusal::new(::http::StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted, message)
+        }
+    })?;
     Ok((body, contents))
 }
 

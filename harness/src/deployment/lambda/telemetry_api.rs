@@ -221,7 +221,7 @@ async fn deliver(platform: &Platform, subscription: &Subscription, send: impl Fn
         tokio::pin!(more);
         // From here on, so that nothing is missed that comes while the events are looked at.
         more.as_mut().enable();
-        let seen = platform.store().look(|capture| capture.logs().len());
+        let seen = platform.store().look(|capture| capture.logs().end());
         let (events, next) = platform.since(position);
         position = next;
         for event in events.iter().filter(|event| subscription.types.iter().any(|kind| kind == event.kind)) {
@@ -256,7 +256,7 @@ async fn deliver(platform: &Platform, subscription: &Subscription, send: impl Fn
                 }
             }
             () = more => {}
-            _ = platform.store().until(due, |capture| (capture.logs().len() > seen).then_some(())) => {}
+            _ = platform.store().until(due, |capture| (capture.logs().end() > seen).then_some(())) => {}
         }
     }
 }

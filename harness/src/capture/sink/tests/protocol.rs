@@ -282,7 +282,7 @@ struct Gate {
 }
 
 impl Receiver for Gate {
-    fn export(&self, _: ExportRequest, _: Decoded, _: Vec<String>) {
+    fn export(&self, _: ExportRequest, _: Index, _: Vec<String>) {
         self.entered.send(()).unwrap();
         self.go.lock().unwrap().recv().unwrap();
         self.stored.store(true, Ordering::SeqCst);

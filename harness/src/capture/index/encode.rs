@@ -1,4 +1,4 @@
-//! What was rewritten, made into an export request again: [`super::decode`] backwards, so that a request and what it holds say
+//! What was rewritten, made into an export request again: [`super::values`] backwards, so that a request and what it holds say
 //! the same. Only tests of the gate itself rewrite.
 
 use opentelemetry_proto::tonic::{
@@ -304,13 +304,14 @@ fn any(value: &Value) -> Option<AnyValue> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::decode::decode, *};
+    use super::{super::index, *};
     use crate::capture::{Encoding, Signal};
 
     /// What is encoded and decoded again, and what that gives when it is done once more.
     fn twice(signal: Signal, wire: &[u8]) -> (String, String) {
-        let once = decode(signal, Encoding::Protobuf, wire).unwrap().decoded;
-        let again = decode(signal, Encoding::Protobuf, &encode(&once).unwrap()).unwrap().decoded;
+        let decode = |wire: Vec<u8>| index(signal, Encoding::Protobuf, &wire.into()).unwrap().index.decode();
+        let once = decode(wire.to_vec());
+        let again = decode(encode(&once).unwrap());
         (format!("{once:?}"), format!("{again:?}"))
     }
 

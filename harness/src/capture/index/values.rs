@@ -1,89 +1,26 @@
-//! Export requests made into the values of [`crate::telemetry`], with every id checked.
+//! Messages of the protocol made into the values of [`crate::telemetry`], with every id checked.
 
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::{
-    collector::{
-        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
-        trace::v1::ExportTraceServiceRequest,
-    },
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
     logs::v1 as otlp_logs,
     metrics::v1 as otlp_metrics,
     resource::v1 as otlp_resource,
     trace::v1 as otlp_trace,
 };
-use prost::Message;
 
-use super::{json, profiles};
-use crate::{
-    capture::{Decoded, Encoding, Signal},
-    telemetry::{
-        Arrival, Attributes, DataPoint, Exemplar, IdClaim, IdError, LineFormat, LogOrigin, LogRecord, MAX_FIELDS,
-        Metric, MetricKind, PointValue, Resource, Scope, Severity, Span, SpanEvent, SpanId, SpanKind, SpanLink, Status,
-        StatusCode, Temporality, TraceId, Value, flatten,
-    },
+use crate::telemetry::{
+    Arrival, Attributes, DataPoint, Exemplar, IdClaim, IdError, LineFormat, LogOrigin, LogRecord, MAX_FIELDS, Metric,
+    MetricKind, PointValue, Resource, Scope, Severity, Span, SpanEvent, SpanId, SpanKind, SpanLink, Status, StatusCode,
+    Temporality, TraceId, Value, flatten,
 };
 
-/// What an export request holds, and what in it is not valid.
-#[derive(Debug)]
-pub struct Contents {
-    /// Everything that can be used.
-    pub decoded: Decoded,
-    /// One sentence for each thing that is wrong, naming the item.
-    pub faults: Vec<String>,
-    /// Items that are not in `decoded` because of a fault; never more than there are faults.
-    pub rejected: i64,
-}
-
-/// Decodes an `Export…ServiceRequest`; an error means that the whole body cannot be read, and says why.
-pub fn decode(signal: Signal, encoding: Encoding, body: &[u8]) -> Result<Contents, String> {
-    let transcoded;
-    let wire = match encoding {
-        Encoding::Protobuf => body,
-        Encoding::Json => {
-            transcoded = json::to_protobuf(signal, body)?;
-            &transcoded
-        }
-    };
-    match signal {
-        Signal::Traces => message(wire).map(traces),
-        Signal::Logs => message(wire).map(logs),
-        Signal::Metrics => message(wire).map(metrics),
-        Signal::Profiles => {
-            let count = profiles::count(wire).map_err(|error| error.to_string())?;
-            Ok(Contents { decoded: Decoded::Profiles(count), faults: Vec::new(), rejected: 0 })
-        }
-    }
-}
-
-fn message<M: Message + Default>(wire: &[u8]) -> Result<M, String> {
-    M::decode(wire).map_err(|error| error.to_string())
-}
-
-fn traces(request: ExportTraceServiceRequest) -> Contents {
-    let mut spans = Vec::new();
-    let mut faults = Vec::new();
-    let mut rejected = 0;
-    for group in request.resource_spans {
-        let resource = resource(group.resource, group.schema_url);
-        for group in group.scope_spans {
-            let scope = scope(group.scope, group.schema_url);
-            for sent in group.spans {
-                match span(sent, &resource, &scope, &mut faults) {
-                    Ok(span) => spans.push(span),
-                    Err(fault) => {
-                        faults.push(fault);
-                        rejected += 1;
-                    }
-                }
-            }
-        }
-    }
-    Contents { decoded: Decoded::Spans(spans), faults, rejected }
-}
-
-fn span(
+/// A span, with its ids checked; what is wrong and does not keep it from being used goes to `faults`.
+///
+/// # Errors
+/// A sentence that names the span and says why it cannot be used.
+pub(super) fn span(
     sent: otlp_trace::Span,
     resource: &Arc<Resource>,
     scope: &Arc<Scope>,
@@ -159,29 +96,16 @@ fn span(
     })
 }
 
-fn logs(request: ExportLogsServiceRequest) -> Contents {
-    let mut records = Vec::new();
-    let mut faults = Vec::new();
-    for group in request.resource_logs {
-        let resource = resource(group.resource, group.schema_url);
-        for group in group.scope_logs {
-            let scope = scope(group.scope, group.schema_url);
-            for sent in group.log_records {
-                let record = log_record(sent, &resource, &scope);
-                for (which, malformed) in [
-                    ("trace id", matches!(record.trace_id, IdClaim::Malformed(_)).then(|| record.trace_id.to_string())),
-                    ("span id", matches!(record.span_id, IdClaim::Malformed(_)).then(|| record.span_id.to_string())),
-                ] {
-                    if let Some(claim) = malformed {
-                        faults.push(format!("log record {:?}: {which} is {claim}", excerpt(&record.message)));
-                    }
-                }
-                records.push(record);
-            }
+/// Says which ids of a record are none.
+pub(super) fn log_faults(record: &LogRecord, faults: &mut Vec<String>) {
+    for (which, malformed) in [
+        ("trace id", matches!(record.trace_id, IdClaim::Malformed(_)).then(|| record.trace_id.to_string())),
+        ("span id", matches!(record.span_id, IdClaim::Malformed(_)).then(|| record.span_id.to_string())),
+    ] {
+        if let Some(claim) = malformed {
+            faults.push(format!("log record {:?}: {which} is {claim}", excerpt(&record.message)));
         }
     }
-    // A record with a wrong id is still what the service wrote, and correlation has to see it: nothing is rejected.
-    Contents { decoded: Decoded::Logs(records), faults, rejected: 0 }
 }
 
 fn excerpt(text: &str) -> String {
@@ -194,7 +118,7 @@ fn excerpt(text: &str) -> String {
 /// Where loggers put Lambda's request id.
 const REQUEST_ID_KEYS: [&str; 4] = ["faas.invocation_id", "aws.request_id", "aws_request_id", "requestId"];
 
-fn log_record(sent: otlp_logs::LogRecord, resource: &Arc<Resource>, scope: &Arc<Scope>) -> LogRecord {
+pub(super) fn log_record(sent: otlp_logs::LogRecord, resource: &Arc<Resource>, scope: &Arc<Scope>) -> LogRecord {
     let body = value(sent.body);
     let raw = match &body {
         Value::Empty => String::new(),
@@ -235,19 +159,7 @@ fn claim<T>(bytes: &[u8], id: impl Fn(&[u8]) -> Result<T, IdError>) -> IdClaim<T
     }
 }
 
-fn metrics(request: ExportMetricsServiceRequest) -> Contents {
-    let mut metrics = Vec::new();
-    for group in request.resource_metrics {
-        let resource = resource(group.resource, group.schema_url);
-        for group in group.scope_metrics {
-            let scope = scope(group.scope, group.schema_url);
-            metrics.extend(group.metrics.into_iter().map(|sent| metric(sent, &resource, &scope)));
-        }
-    }
-    Contents { decoded: Decoded::Metrics(metrics), faults: Vec::new(), rejected: 0 }
-}
-
-fn metric(sent: otlp_metrics::Metric, resource: &Arc<Resource>, scope: &Arc<Scope>) -> Metric {
+pub(super) fn metric(sent: otlp_metrics::Metric, resource: &Arc<Resource>, scope: &Arc<Scope>) -> Metric {
     use otlp_metrics::metric::Data;
     let (kind, points) = match sent.data {
         None => (MetricKind::Empty, Vec::new()),
@@ -349,11 +261,11 @@ const fn temporality(number: i32) -> Temporality {
     }
 }
 
-fn resource(sent: Option<otlp_resource::Resource>, schema_url: String) -> Arc<Resource> {
+pub(super) fn resource(sent: Option<otlp_resource::Resource>, schema_url: String) -> Arc<Resource> {
     Arc::new(Resource { attributes: attributes(sent.unwrap_or_default().attributes), schema_url })
 }
 
-fn scope(sent: Option<InstrumentationScope>, schema_url: String) -> Arc<Scope> {
+pub(super) fn scope(sent: Option<InstrumentationScope>, schema_url: String) -> Arc<Scope> {
     let sent = sent.unwrap_or_default();
     Arc::new(Scope { name: sent.name, version: sent.version, attributes: attributes(sent.attributes), schema_url })
 }

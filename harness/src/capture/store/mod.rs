@@ -1,18 +1,27 @@
 //! The store: one per running deployment, appended to by the sink, the stdout tap and the lifecycle, read by
 //! correlation. Whoever waits is woken by every arrival, so nothing polls and nothing sleeps.
 
+mod capture;
+mod retention;
+mod shelf;
+
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 
-use super::sink::encode::encode;
-use crate::telemetry::{Arrival, LogRecord, Metric, Span, SpanId, TraceId};
+use super::index::{Decoded, Index, encode};
+use crate::telemetry::{Arrival, LogRecord};
+
+pub use capture::Capture;
+pub use retention::{Dropped, Retention};
+pub use shelf::{Found, Items};
 
 /// A signal of the OpenTelemetry protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -88,19 +97,6 @@ pub struct ExportRequest {
     pub arrival: Arrival,
 }
 
-/// What an export request holds. Arrivals are stamped by [`Store::add_export`].
-#[derive(Debug, Clone)]
-pub enum Decoded {
-    /// Spans of a traces request.
-    Spans(Vec<Span>),
-    /// Records of a logs request.
-    Logs(Vec<LogRecord>),
-    /// Metrics of a metrics request.
-    Metrics(Vec<Metric>),
-    /// How many profiles a profiles request holds.
-    Profiles(usize),
-}
-
 /// Something that was received and is not valid telemetry: a span whose id is zero, a body that does not decode.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Fault {
@@ -153,6 +149,14 @@ pub enum Mark {
     Responded {
         /// Lambda's request id.
         request_id: String,
+    },
+    /// The platform ended an invocation: a timeout, the end of the runtime or of an extension, an Init that failed. What the
+    /// function itself reports as an error is none.
+    InvocationFailed {
+        /// Lambda's request id.
+        request_id: String,
+        /// The platform's name for it, what happened, and the last lines of output.
+        what: String,
     },
     /// Runtime and extensions asked for the next event, and the environment was stopped.
     Frozen {
@@ -208,113 +212,6 @@ pub struct Lifecycle {
     pub mark: Mark,
 }
 
-/// Everything that was captured, in order of arrival, with an index by trace.
-#[derive(Debug, Default)]
-pub struct Capture {
-    requests: Vec<ExportRequest>,
-    spans: Vec<Arc<Span>>,
-    spans_by_trace: HashMap<TraceId, Vec<usize>>,
-    logs: Vec<Arc<LogRecord>>,
-    metrics: Vec<Arc<Metric>>,
-    profiles: usize,
-    faults: Vec<Fault>,
-    lifecycle: Vec<Lifecycle>,
-    seq: u64,
-    /// The stamp of what is added next, when it comes from a record.
-    recorded: Option<Arrival>,
-}
-
-impl Capture {
-    /// Export requests as received.
-    pub fn requests(&self) -> &[ExportRequest] {
-        &self.requests
-    }
-
-    /// Every span.
-    pub fn spans(&self) -> &[Arc<Span>] {
-        &self.spans
-    }
-
-    /// The spans of one trace, in order of arrival.
-    pub fn spans_of(&self, trace_id: TraceId) -> impl Iterator<Item = &Arc<Span>> {
-        self.spans_by_trace.get(&trace_id).into_iter().flatten().map(|&index| &self.spans[index])
-    }
-
-    /// One span of one trace.
-    pub fn span(&self, trace_id: TraceId, span_id: SpanId) -> Option<&Arc<Span>> {
-        self.spans_of(trace_id).find(|span| span.span_id == span_id)
-    }
-
-    /// Every log record, lines included.
-    pub fn logs(&self) -> &[Arc<LogRecord>] {
-        &self.logs
-    }
-
-    /// Every metric, once for each time it was exported.
-    pub fn metrics(&self) -> &[Arc<Metric>] {
-        &self.metrics
-    }
-
-    /// How many profiles came; they are in [`requests`](Self::requests).
-    pub fn profiles(&self) -> usize {
-        self.profiles
-    }
-
-    /// What was received and is not valid telemetry.
-    pub fn faults(&self) -> &[Fault] {
-        &self.faults
-    }
-
-    /// Marks in order.
-    pub fn lifecycle(&self) -> &[Lifecycle] {
-        &self.lifecycle
-    }
-
-    /// The last stamp that was given.
-    pub fn last_seq(&self) -> u64 {
-        self.seq
-    }
-
-    fn stamp(&mut self) -> Arrival {
-        if let Some(arrival) = self.recorded.take() {
-            self.seq = arrival.seq;
-            return arrival;
-        }
-        self.seq += 1;
-        let unix_nano = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
-        Arrival { seq: self.seq, unix_nano }
-    }
-
-    fn push_export(&mut self, mut request: ExportRequest, decoded: Decoded, faults: Vec<String>) -> Arrival {
-        let arrival = self.stamp();
-        request.arrival = arrival;
-        let signal = request.signal;
-        self.requests.push(request);
-        self.faults.extend(faults.into_iter().map(|reason| Fault { signal, reason, arrival }));
-        match decoded {
-            Decoded::Spans(spans) => {
-                for mut span in spans {
-                    span.arrival = arrival;
-                    self.spans_by_trace.entry(span.trace_id).or_default().push(self.spans.len());
-                    self.spans.push(Arc::new(span));
-                }
-            }
-            Decoded::Logs(records) => self.logs.extend(records.into_iter().map(|mut record| {
-                record.arrival = arrival;
-                Arc::new(record)
-            })),
-            Decoded::Metrics(metrics) => self.metrics.extend(metrics.into_iter().map(|mut metric| {
-                metric.arrival = arrival;
-                Arc::new(metric)
-            })),
-            Decoded::Profiles(count) => self.profiles += count,
-        }
-        arrival
-    }
-}
-
 /// Changes what was received before it is stored. The project's own tests apply instrumentation faults with it.
 pub trait Tamper: fmt::Debug + Send + Sync {
     /// Called for every export request.
@@ -327,7 +224,7 @@ pub trait Tamper: fmt::Debug + Send + Sync {
     }
 }
 
-/// Shared, append-only access to a [`Capture`].
+/// Shared access to a [`Capture`], which is only added to and, at its bound, forgets the oldest.
 #[derive(Debug)]
 pub struct Store {
     capture: Mutex<Capture>,
@@ -342,31 +239,41 @@ impl Default for Store {
 }
 
 impl Store {
-    /// An empty store; `tamper` is applied to everything before it is stored.
+    /// An empty store that keeps as much as [`Retention::default`] says; `tamper` is applied to everything before it is
+    /// stored.
     pub fn new(tamper: Option<Arc<dyn Tamper>>) -> Self {
-        Self { capture: Mutex::default(), changed: watch::Sender::new(0), tamper }
+        Self::bounded(tamper, Retention::default())
     }
 
-    /// Adds an export request with what it holds and what in it was not valid.
-    pub fn add_export(&self, request: ExportRequest, decoded: Decoded, faults: Vec<String>) -> Arrival {
-        let (mut request, mut decoded) = (request, decoded);
-        if let Some(tamper) = &self.tamper {
-            decoded = tamper.export(decoded);
-            // A request and what it holds say the same.
-            if let Some(body) = encode(&decoded) {
-                (request.body, request.encoding) = (body.into(), Encoding::Protobuf);
+    /// An empty store that drops the oldest when it would keep more than `retention` says.
+    pub fn bounded(tamper: Option<Arc<dyn Tamper>>, retention: Retention) -> Self {
+        Self { capture: Mutex::new(Capture::new(retention)), changed: watch::Sender::new(0), tamper }
+    }
+
+    /// Adds an export request as it was received, with the index of what it holds and what in it was not valid.
+    pub fn add_export(&self, request: ExportRequest, index: Index, faults: Vec<String>) -> Arrival {
+        match &self.tamper {
+            Some(tamper) => {
+                let tampered = tamper.export(index.decode());
+                let mut request = request;
+                // A request and what it holds say the same.
+                if let Some(body) = encode(&tampered) {
+                    (request.body, request.encoding) = (body.into(), Encoding::Protobuf);
+                }
+                self.add_values(request, tampered, faults)
             }
+            None => self.append(|capture| capture.push_export(request, index, faults)),
         }
-        self.append(|capture| capture.push_export(request, decoded, faults))
+    }
+
+    /// Adds an export request whose contents are values: those of a test, or of a [`Tamper`].
+    pub fn add_values(&self, request: ExportRequest, values: Decoded, faults: Vec<String>) -> Arrival {
+        self.append(|capture| capture.push_values(request, values, faults))
     }
 
     /// Adds what a received body was wrong in, when it did not decode at all.
     pub fn add_fault(&self, signal: Signal, reason: String) -> Arrival {
-        self.append(|capture| {
-            let arrival = capture.stamp();
-            capture.faults.push(Fault { signal, reason, arrival });
-            arrival
-        })
+        self.append(|capture| capture.push_fault(signal, reason))
     }
 
     /// Adds one line, parsed by `parse` (most lines are one record, some hold several).
@@ -375,25 +282,17 @@ impl Store {
             Some(tamper) => tamper.line(line)?,
             None => line,
         };
-        Some(self.append(|capture| {
-            let arrival = capture.stamp();
-            capture.logs.extend(parse(&line, arrival).into_iter().map(Arc::new));
-            arrival
-        }))
+        Some(self.append(|capture| capture.push_lines(|arrival| parse(&line, arrival))))
     }
 
     /// Makes a mark.
     pub fn mark(&self, mark: Mark) -> Arrival {
-        self.append(|capture| {
-            let arrival = capture.stamp();
-            capture.lifecycle.push(Lifecycle { arrival, mark });
-            arrival
-        })
+        self.append(|capture| capture.push_mark(mark))
     }
 
     /// What is added next gets this stamp: a record is put back in the order in which it came.
     pub fn stamp_next(&self, arrival: Arrival) {
-        self.lock().recorded = Some(arrival);
+        self.lock().stamp_next(arrival);
     }
 
     /// Looks at what is there now. `look` runs under the store's lock: compute, do not wait.
@@ -423,43 +322,7 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, Capture> {
-        // A panic of a reader leaves the append-only data whole.
+        // A panic of a reader leaves the data whole.
         self.capture.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn who_waits_is_woken_by_the_arrival_and_not_by_the_deadline() {
-        let store = Arc::new(Store::default());
-        let waiting = tokio::spawn({
-            let store = store.clone();
-            async move {
-                let deadline = Instant::now() + Duration::from_secs(3600);
-                store.until(deadline, |capture| capture.lifecycle().first().cloned()).await
-            }
-        });
-        let made = store.mark(Mark::Ready);
-        assert_eq!(waiting.await.unwrap().unwrap().arrival, made);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wait_without_an_arrival_ends_at_its_deadline() {
-        let store = Store::default();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        assert_eq!(store.until(deadline, |capture| capture.spans().first().cloned()).await, None);
-    }
-
-    #[test]
-    fn stamps_are_one_order_over_marks_and_lines() {
-        let store = Store::default();
-        let first = store.mark(Mark::Ready);
-        let second = store.add_line("x".into(), |_, _| Vec::new()).unwrap();
-        assert!(first.seq < second.seq);
     }
 }
