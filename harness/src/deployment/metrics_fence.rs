@@ -40,7 +40,7 @@ impl Proven {
         for metric in capture.metrics() {
             since.entry(metric.resource.instance()).or_default();
         }
-        for span in capture.spans().since(sent) {
+        for span in capture.spans().since(sent + 1) {
             let ended = since.entry(span.resource.instance()).or_default();
             *ended = (*ended).max(span.end_unix_nano);
         }
@@ -53,7 +53,7 @@ impl Proven {
     fn exports(&self, capture: &Capture) -> BTreeMap<&Process, usize> {
         let mut stamps: BTreeMap<&Process, BTreeSet<u64>> =
             self.since.keys().map(|process| (process, BTreeSet::new())).collect();
-        for metric in capture.metrics().since(self.at) {
+        for metric in capture.metrics().since(self.at + 1) {
             let process = metric.resource.instance();
             let (Some(&since), Some((of, _))) = (self.since.get(&process), self.since.get_key_value(&process)) else {
                 continue;

@@ -110,7 +110,7 @@ impl News {
     fn since(capture: &Capture, written: u64) -> Self {
         let requests = capture.requests();
         let requests = requests.range(requests.partition_point(|request| request.arrival.seq <= written)..);
-        let lines = capture.logs().since(written).only(|row| !row.is_exported());
+        let lines = capture.logs().since(written + 1).only(|row| !row.is_exported());
         let marks = capture.lifecycle();
         let faults = capture.faults();
         Self {
