@@ -34,7 +34,7 @@ pub fn line(request: &ExportRequest) -> Result<String, String> {
     }
 }
 
-/// The request in a line. Its body is JSON, for [`index`](super::index::index) to take; that it can be decoded is
+/// The request in a line. Its body is JSON, for the [index](super::index::index()) to take; that it can be decoded is
 /// not yet said. The error says what kept its signal from being told.
 pub fn request(line: &[u8]) -> Result<ExportRequest, String> {
     let signal =

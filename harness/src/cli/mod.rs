@@ -2,6 +2,7 @@
 
 mod gateway;
 mod inside;
+mod query;
 mod replay;
 mod run;
 mod serve;
@@ -33,6 +34,8 @@ enum Command {
     Replay(ReplayArguments),
     /// Receive OTLP from anybody and print what comes
     Serve(ServeArgs),
+    /// Ask a running `tracegate serve` for spans, logs, metrics, a trace, or what comes from now on
+    Query(query::QueryArgs),
     /// Serve a function over plain HTTP on loopback, behind any of its event sources
     Gateway(GatewayArgs),
     /// Used by the harness inside the container of a function with extensions
@@ -42,6 +45,8 @@ enum Command {
     Steps,
     /// Print the rules that hold for every scenario, in Markdown
     Invariants,
+    /// Print the JSON Schema of `tracegate run --json`
+    Schema,
 }
 
 /// Parses the command line, does what it says, and returns the exit code: 0 passed, 1 failed, 2 usage, 3 environment,
@@ -60,10 +65,15 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => arguments.run(),
         Command::Replay(arguments) => arguments.run(),
         Command::Serve(arguments) => serve::main(arguments),
+        Command::Query(arguments) => query::main(arguments),
         Command::Gateway(arguments) => gateway::main(&arguments),
         Command::Inside(arguments) => return inside::main(&arguments),
         Command::Invariants => {
             print!("{}", crate::invariant::reference());
+            Ok(Exit::Passed)
+        }
+        Command::Schema => {
+            print!("{}", crate::report::JSON_SCHEMA);
             Ok(Exit::Passed)
         }
         Command::Steps => {

@@ -149,6 +149,19 @@ impl Counterpart {
         }
     }
 
+    /// The same for one of very many requests: of the answer only the status is kept for a replay.
+    pub async fn send_in_bulk(
+        &self,
+        request: HttpRequest,
+        identity: Identity,
+        secrets: &[String],
+    ) -> Result<Delivery, Problem> {
+        match self {
+            Self::Live(live) => live.send_in_bulk(request, identity).await,
+            Self::Recorded(recorded) => recorded.send(&request, &identity, secrets),
+        }
+    }
+
     /// Delivers an event to a function as it is.
     pub async fn deliver(
         &self,

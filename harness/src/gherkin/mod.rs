@@ -8,6 +8,7 @@ mod registry;
 mod replay;
 mod run;
 mod select;
+mod soak;
 mod steps;
 mod world;
 

@@ -276,6 +276,7 @@ fn replayed(folder: &Path, record: &ScenarioRecord, scene: Option<&Scene>, verdi
             verdict,
             took: std::time::Duration::ZERO,
             proofs: scene.map(|scene| scene.proofs.iter().cloned().collect()).unwrap_or_default(),
+            notes: Vec::new(),
             evidence: Some(near(folder)),
             stories: scene.map(Scene::stories).unwrap_or_default(),
         },

@@ -190,6 +190,11 @@ impl Play {
         near(&self.output).join(format!("{stem}-{line}")).join(&self.stage.spec.name)
     }
 
+    fn playing(&self, scenario: &str) {
+        let playing = Event::Playing { deployment: self.stage.spec.name.clone(), scenario: scenario.to_owned() };
+        let _ = self.events.send(playing);
+    }
+
     pub fn judged(&self, outcome: Outcome) {
         let _ = self.events.send(Event::Judged(Box::new(outcome)));
     }
@@ -207,9 +212,12 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
     let _ = evidence::begin_run(&output, &config.root);
     let mut claimed = BTreeSet::new();
     let mut plays: Vec<LocalBoxFuture<'_, ()>> = Vec::new();
+    let mut deployments = Vec::new();
     for spec in &plan.deployments {
         let features = plan.selection.for_deployment(spec, &known);
-        claimed.extend(places(&Selection { features: features.clone() }));
+        let own = Selection { features: features.clone() };
+        claimed.extend(places(&own));
+        deployments.push((spec.name.clone(), own.scenarios().count()));
         if features.is_empty() {
             continue;
         }
@@ -226,7 +234,6 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
     }
     drop(events);
     let all = places(&plan.selection);
-    let deployments = plan.deployments.iter().map(|spec| spec.name.clone()).collect();
     reporter.tell(&Event::Started { scenarios: all.len(), deployments });
     for (deployment, reason) in &plan.unavailable {
         reporter.tell(&Event::Unavailable { deployment: deployment.clone(), reason: reason.clone() });
@@ -299,7 +306,10 @@ async fn play_all(play: Rc<Play>, features: Vec<gherkin::Feature>, jobs: usize) 
             let need = need(feature, rule, scenario);
             let file = feature.path.clone().unwrap_or_default();
             let file = file.canonicalize().unwrap_or(file);
-            Box::pin(async move { world.enter(play, file, need).await })
+            Box::pin(async move {
+                world.enter(play.clone(), file, need).await;
+                play.playing(&scenario.name);
+            })
         })
         .after(move |feature, rule, scenario, finished, mut world| {
             let play = play.clone();
@@ -461,6 +471,7 @@ fn conclude(
         verdict,
         took: scene.as_ref().map(Scene::took).unwrap_or_default(),
         proofs: scene.as_ref().map(|scene| scene.proofs.iter().cloned().collect()).unwrap_or_default(),
+        notes: Vec::new(),
         evidence: Some(folder.clone()),
         stories: scene.as_ref().map(Scene::stories).unwrap_or_default(),
     };

@@ -16,6 +16,7 @@ use super::{
     counterpart::{Counterpart, INVARIANTS, Live, REST, digest_of},
     registry::Need,
     run::{Play, Stage},
+    soak::Soak,
 };
 use crate::{
     correlation::segments::segments,
@@ -71,6 +72,8 @@ pub(super) struct Scene {
     pub sent: Vec<Sent>,
     /// How it was before the collector began to misbehave, once it has.
     pub ordeal: Option<Ordeal>,
+    /// The soak that was sent last.
+    pub soak: Option<Soak>,
     /// What verdicts rested on.
     pub proofs: BTreeSet<String>,
     began: Instant,
@@ -252,7 +255,8 @@ impl Scene {
     /// A scene in which nothing has happened yet.
     pub fn new(stage: Rc<Stage>, instance: Counterpart, feature: PathBuf, hold: Hold) -> Self {
         let (draft, sent, proofs) = (Draft::default(), Vec::new(), BTreeSet::new());
-        Self { stage, instance, feature, draft, sent, ordeal: None, proofs, began: Instant::now(), hold }
+        let (ordeal, soak, began) = (None, None, Instant::now());
+        Self { stage, instance, feature, draft, sent, ordeal, soak, proofs, began, hold }
     }
 
     /// What came of its requests, for a report.

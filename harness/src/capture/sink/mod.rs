@@ -242,7 +242,10 @@ impl Inbox {
     fn open(&self, listener: TcpListener, stop: &CancellationToken) -> Door {
         let abort = CancellationToken::new();
         let exchange = Exchange {
-            router: self.settings.layered(Router::new().fallback(dispatch).with_state(self.clone())),
+            router: self
+                .settings
+                .layered(Router::new().fallback(dispatch).with_state(self.clone()))
+                .merge(self.settings.beside.clone()),
             lines: self.lines.clone(),
             witness: Arc::new(self.clone()),
             first_request: self.settings.first_request,
@@ -380,6 +383,11 @@ fn user_agent(headers: &::http::HeaderMap) -> String {
 /// A header as text, empty when it is missing.
 fn header(headers: &::http::HeaderMap, name: &str) -> String {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
+}
+
+/// Who sent a request that came in at a sink.
+pub(super) fn peer(request: &Request) -> Option<SocketAddr> {
+    request.extensions().get::<Arc<Line>>().map(|line| line.peer)
 }
 
 async fn dispatch(State(inbox): State<Inbox>, request: Request) -> Response {

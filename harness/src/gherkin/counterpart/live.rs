@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 
@@ -21,7 +22,7 @@ use crate::{
     evidence::{ActRecord, Settled, StepRecord, Undertaking},
     gherkin::run::Running,
     report::Problem,
-    stimulus::{Delivery, HttpRequest, Identity},
+    stimulus::{Delivery, HttpRequest, HttpResponse, Identity},
 };
 
 /// A running deployment as one scenario uses it.
@@ -104,6 +105,23 @@ impl Live {
     }
 
     pub(super) async fn send(&self, request: HttpRequest, identity: Identity) -> Result<Delivery, Problem> {
+        self.send_noting(request, identity, Delivery::clone).await
+    }
+
+    pub(super) async fn send_in_bulk(&self, request: HttpRequest, identity: Identity) -> Result<Delivery, Problem> {
+        let lean = |sent: &Delivery| {
+            let response = HttpResponse { status: sent.response.status, headers: Vec::new(), body: Bytes::new() };
+            Delivery { response, ..sent.clone() }
+        };
+        self.send_noting(request, identity, lean).await
+    }
+
+    async fn send_noting(
+        &self,
+        request: HttpRequest,
+        identity: Identity,
+        noted: impl FnOnce(&Delivery) -> Delivery,
+    ) -> Result<Delivery, Problem> {
         let digest = Undertaking::digest_of_request(&request, &identity);
         let (method, target, headers) = (request.method.clone(), request.target.clone(), request.headers.clone());
         let at = self.begun(Undertaking::Sent { method, target, headers, form: request.form, delivery: None }, digest);
@@ -112,7 +130,7 @@ impl Live {
         let sent = sent.map_err(|error| self.no_answer(&error, before));
         self.done(at, sent.as_ref().err(), |act| {
             if let (Undertaking::Sent { delivery, .. }, Ok(sent)) = (act, &sent) {
-                *delivery = Some(Box::new(sent.clone()));
+                *delivery = Some(Box::new(noted(sent)));
             }
         });
         sent

@@ -25,6 +25,8 @@ pub(in crate::gherkin) struct Recorded {
     store: Arc<Store>,
     /// What was done, in order; what was asked for again is gone.
     acts: RefCell<Vec<Option<Value>>>,
+    /// All before this one are gone.
+    first: Cell<usize>,
     /// Steps are found again in order: those before this one are over.
     next: Cell<usize>,
     /// The recorded step that is judged again; `None` for one that was not recorded.
@@ -43,7 +45,7 @@ impl Recorded {
     /// `acts` as they were read, secrets still masked.
     pub fn new(record: Rc<ScenarioRecord>, acts: Vec<Value>, store: Arc<Store>) -> Self {
         let acts = RefCell::new(acts.into_iter().map(Some).collect());
-        Self { record, store, acts, next: Cell::new(0), current: Cell::new(None) }
+        Self { record, store, acts, first: Cell::new(0), next: Cell::new(0), current: Cell::new(None) }
     }
 
     pub fn store(&self) -> &Store {
@@ -82,7 +84,11 @@ impl Recorded {
             Some("workers") => Wanted::Workers,
             _ => Wanted::Done,
         };
-        let next = acts.iter_mut().find(|act| act.as_ref().is_some_and(|act| kind(act) == wanted));
+        while acts.get(self.first.get()).is_some_and(Option::is_none) {
+            self.first.set(self.first.get() + 1);
+        }
+        let next =
+            acts.iter_mut().skip(self.first.get()).find(|act| act.as_ref().is_some_and(|act| kind(act) == wanted));
         let not_recorded = |instead: &str| {
             Problem::errored(format!(
                 "unrecorded the scenario asks for {what}, and {instead}; what was not recorded cannot be judged again: \
