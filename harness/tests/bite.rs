@@ -18,6 +18,9 @@ use tracegate::{
 /// How many faults are tried at once: each has a service of its own.
 const AT_ONCE: usize = 3;
 
+/// Invariants that other tests show to bite: what the platform ends is in `lambda_verdicts.rs`.
+const ELSEWHERE: [&str; 1] = ["invocation-ends"];
+
 struct Quiet;
 
 impl Reporter for Quiet {
@@ -37,9 +40,15 @@ fn main() -> ExitCode {
             }
         };
         let late = faults::late::serve().await;
-        let chosen = faults::all(&late)
-            .into_iter()
-            .filter(|fault| only.is_empty() || only.iter().any(|name| fault.name.contains(name)));
+        let garble = faults::late::garble().await;
+        let all = faults::all(&late).into_iter().chain(faults::invariants::all(&garble));
+        let all: Vec<Fault> = all.collect();
+        for rule in tracegate::invariant::rules().filter(|rule| !ELSEWHERE.contains(&rule.name)) {
+            let shown = all.iter().any(|fault| fault.because == rule.name);
+            assert!(shown, "no fault shows that the invariant {} bites", rule.name);
+        }
+        let chosen =
+            all.into_iter().filter(|fault| only.is_empty() || only.iter().any(|name| fault.name.contains(name)));
         stream::iter(chosen)
             .map(|fault| async move { (fault.name, try_one(fault).await) })
             .buffer_unordered(AT_ONCE)
@@ -102,6 +111,7 @@ async fn try_one(fault: Fault) -> Result<String, String> {
     // A fault that keeps telemetry away is waited for; no sound run of these scenarios needs this long.
     spec.patience = std::time::Duration::from_secs(4);
     (fault.apply)(&mut spec);
+    faults::invariants::deny(fault.because, &mut spec);
     let feature = config.resolve(&config.features).join(fault.feature);
     let mut selection = gherkin::select(&[feature], None).map_err(|error| error.to_string())?;
     for feature in &mut selection.features {

@@ -1,18 +1,22 @@
 //! Everything that comes out of a deployment: export requests at the [`sink`], lines at the [`stdout`] tap, and the
 //! marks of its lifecycle, in one order of arrival.
 
+pub mod file;
 pub mod index;
+pub mod query;
 pub mod relay;
 pub mod sink;
 pub mod stdout;
 
 mod store;
+mod token;
 
 pub use index::{Decoded, Index, LogRow, SpanRow};
 pub use store::{
     Capture, Dropped, Encoding, ExportRequest, Fault, Items, Lifecycle, Mark, Retention, Signal, Store, Tamper,
     Transport,
 };
+pub use token::Token;
 
 /// Connections that may wait to be accepted. Beyond the queue's end Linux loses or resets them, and the usual 128 is
 /// less than what the workers of one deployment open at once.

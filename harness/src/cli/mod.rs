@@ -2,6 +2,7 @@
 
 mod gateway;
 mod inside;
+mod query;
 mod run;
 mod serve;
 
@@ -29,6 +30,8 @@ enum Command {
     Run(RunArguments),
     /// Receive OTLP from anybody and print what comes
     Serve(ServeArgs),
+    /// Ask a running `tracegate serve` for spans, logs, metrics, a trace, or what comes from now on
+    Query(query::QueryArgs),
     /// Serve a function over plain HTTP on loopback, behind any of its event sources
     Gateway(GatewayArgs),
     /// Used by the harness inside the container of a function with extensions
@@ -38,6 +41,8 @@ enum Command {
     Steps,
     /// Print the rules that hold for every scenario, in Markdown
     Invariants,
+    /// Print the JSON Schema of `tracegate run --json`
+    Schema,
 }
 
 /// Parses the command line, does what it says, and returns the exit code: 0 passed, 1 failed, 2 usage, 3 environment,
@@ -55,10 +60,15 @@ pub fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(arguments) => arguments.run(),
         Command::Serve(arguments) => serve::main(arguments),
+        Command::Query(arguments) => query::main(arguments),
         Command::Gateway(arguments) => gateway::main(&arguments),
         Command::Inside(arguments) => return inside::main(&arguments),
         Command::Invariants => {
             print!("{}", crate::invariant::reference());
+            Ok(Exit::Passed)
+        }
+        Command::Schema => {
+            print!("{}", crate::report::JSON_SCHEMA);
             Ok(Exit::Passed)
         }
         Command::Steps => {

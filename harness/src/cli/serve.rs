@@ -1,26 +1,32 @@
 //! `tracegate serve`: the sink for anybody, and the neighbour of container deployments.
 
+mod desk;
+
 use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
 };
 
 use clap::Args;
 use http::{HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     capture::{
-        Capture, Decoded, Encoding, ExportRequest, Index, Signal, Transport,
-        relay::{Neighbour, READY, TOKEN_VARIABLE},
+        Capture, Decoded, Encoding, ExportRequest, Retention, Store, Token,
+        file::FileError,
+        query::{self, Api},
+        relay::{Neighbour, READY, SHORTEST_TOKEN, TOKEN_VARIABLE},
         sink::{
-            Receiver, Settings, Sink,
+            Settings, Sink,
             settings::{TlsError, TlsFiles},
         },
     },
     report::Exit,
-    telemetry::{Arrival, LogOrigin, LogRecord, Metric, Span, StatusCode},
+    telemetry::{LogOrigin, LogRecord, Metric, Span, StatusCode},
 };
 
 /// Arguments of `tracegate serve`.
@@ -50,6 +56,18 @@ pub struct ServeArgs {
     /// Say nothing about what is received
     #[arg(long)]
     pub quiet: bool,
+    /// Append what is received to this file, one OTLP/JSON line for each request, as the Collector's file exporter does
+    #[arg(long, value_name = "FILE", conflicts_with = "relay")]
+    pub write: Option<PathBuf>,
+    /// Load this file of OTLP/JSON lines before anything is received; may be given several times
+    #[arg(long, value_name = "FILE", conflicts_with = "relay")]
+    pub read: Vec<PathBuf>,
+    /// Keep at most so much for queries and drop the oldest beyond it
+    #[arg(long, value_name = "MIB", default_value = "1024", conflicts_with = "relay")]
+    pub retention_mib: NonZeroUsize,
+    /// Who may query, by this secret of at least 16 characters. Without it, one is made and printed at each start
+    #[arg(long, value_name = "TOKEN", env = query::TOKEN_VARIABLE, hide_env_values = true, value_parser = token_argument)]
+    pub token: Option<Token>,
     /// Receive nothing, and pass connections to this port on through the control port; may be given several times
     #[arg(long, value_name = "PORT", requires = "control", conflicts_with = "port")]
     pub relay: Vec<u16>,
@@ -73,6 +91,11 @@ impl ServeArgs {
             ..Settings::default()
         })
     }
+}
+
+/// A token that nobody guesses. It stands in no message of ours.
+pub(super) fn token_argument(text: &str) -> Result<Token, &'static str> {
+    Token::chosen(text).ok_or("a token has at least 16 characters, all of them visible ASCII")
 }
 
 /// `NAME=VALUE`. The value may be a secret, so it is marked as one and stands in no message of ours.
@@ -99,12 +122,16 @@ pub enum ServeError {
     /// A certificate or key that cannot be used.
     #[error("TLS cannot be set up")]
     Tls(#[source] TlsError),
+    /// A file to be read or written.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    File(#[from] FileError),
     /// One of the relay's ports.
     #[error("the relay cannot start")]
     Relay(#[source] io::Error),
     /// A relay without a secret would let anybody in.
-    #[error("{TOKEN_VARIABLE} is not set")]
-    #[diagnostic(help("set it to a secret of at least 16 characters that the test process knows too"))]
+    #[error("{TOKEN_VARIABLE} is not set, or too short")]
+    #[diagnostic(help("set it to a secret of at least {SHORTEST_TOKEN} characters that the test process knows too"))]
     NoToken,
     /// Signals cannot be handled here.
     #[error("cannot wait for SIGTERM and SIGINT")]
@@ -123,25 +150,44 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     // First of all: as process 1 of a container it gets no default action for signals.
     let mut interrupted = Interrupts::new().map_err(ServeError::Signals)?;
     if let Some(control) = args.control {
-        let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| token.len() >= 16).ok_or(ServeError::NoToken)?;
+        let token = std::env::var(TOKEN_VARIABLE)
+            .ok()
+            .filter(|token| token.len() >= SHORTEST_TOKEN)
+            .ok_or(ServeError::NoToken)?;
         let neighbour = Neighbour::bind(args.host, control, &args.relay, &token).await.map_err(ServeError::Relay)?;
         let ports: Vec<_> = neighbour.relays().iter().map(|relay| relay.port().to_string()).collect();
         say(&format!("{READY}: ports {}, control port {}", ports.join(", "), neighbour.control().port()));
         interrupted.wait().await;
         return Ok(());
     }
-    let printer = Arc::new(Printer { quiet: args.quiet });
-    let settings = args.settings().map_err(ServeError::Tls)?;
+    let bytes = args.retention_mib.get() << 20;
+    let store = Arc::new(Store::bounded(None, Retention { bytes, ..Retention::default() }));
+    for path in &args.read {
+        let count = desk::load(path, &store)?;
+        say(&format!("tracegate has read {count} requests from {}", path.display()));
+    }
+    let file = args.write.as_deref().map(desk::Output::open).transpose()?;
+    let token = args.token.clone().unwrap_or_else(Token::random);
+    let stop = CancellationToken::new();
+    let settings = Settings {
+        beside: Api { store: store.clone(), stop: stop.clone() }.router(token.clone()),
+        ..args.settings().map_err(ServeError::Tls)?
+    };
+    let desk = Arc::new(desk::Desk { store, file, quiet: args.quiet });
     let mut sinks = Vec::new();
     for port in args.port {
-        let sink = Sink::bind((args.host, port).into(), printer.clone(), settings.clone())
+        let sink = Sink::bind((args.host, port).into(), desk.clone(), settings.clone())
             .await
             .map_err(|source| ServeError::Listen { address: format!("{}:{port}", args.host), source })?;
         sinks.push(sink);
     }
     let addresses: Vec<_> = sinks.iter().map(|sink| sink.address().to_string()).collect();
     say(&format!("tracegate takes OTLP over gRPC and HTTP at {}", addresses.join(" and ")));
+    let known = if args.token.is_some() { "the one that was given" } else { token.reveal() };
+    say(&format!("and answers queries under {} there; the token is {known}", query::PATH));
     interrupted.wait().await;
+    // A tail never ends by itself.
+    stop.cancel();
     for sink in sinks {
         sink.shutdown().await;
     }
@@ -172,39 +218,9 @@ impl Interrupts {
     }
 }
 
-/// Tells on stdout what is received.
-#[derive(Debug)]
-struct Printer {
-    quiet: bool,
-}
-
-impl Receiver for Printer {
-    fn export(&self, request: ExportRequest, index: Index, faults: Vec<String>) {
-        if !self.quiet {
-            say(&describe(&request, &index.decode(), &faults));
-        }
-    }
-
-    fn fault(&self, _: Signal, reason: String) {
-        if !self.quiet {
-            say(&format!("refused  {reason}"));
-        }
-    }
-
-    fn note(&self, what: String) -> Arrival {
-        if !self.quiet {
-            say(&format!("note     {what}"));
-        }
-        Arrival::default()
-    }
-}
-
 /// One line for the request, and one below it for each span, record, metric and fault.
 fn describe(request: &ExportRequest, decoded: &Decoded, faults: &[String]) -> String {
-    let transport = match request.transport {
-        Transport::Grpc => "gRPC",
-        Transport::Http => "HTTP",
-    };
+    let transport = request.transport;
     let encoding = match request.encoding {
         Encoding::Protobuf => "protobuf",
         Encoding::Json => "JSON",
@@ -285,7 +301,10 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::telemetry::{SpanId, SpanKind, TraceId};
+    use crate::{
+        capture::{Signal, Transport},
+        telemetry::{Arrival, SpanId, SpanKind, TraceId},
+    };
 
     #[test]
     fn what_a_store_has_received_is_told_once() {

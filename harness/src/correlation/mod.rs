@@ -9,6 +9,7 @@
 //! | [`logs`] | whether one record is correlated: the five conditions |
 //! | [`copies`] | whether the line and the OTLP copy of a record name the same ids |
 //! | [`freeze`] | what of an invocation came only after its environment was frozen, and what never came |
+//! | [`soak`] | whether each of very many requests has a complete, correlated trace, found by its trace id alone |
 //! | [`segments`] | the segments that AWS itself would put into the trace |
 //! | [`xray`] | trace ids and contexts as X-Ray and W3C write them |
 
@@ -19,6 +20,7 @@ pub mod freeze;
 pub mod logs;
 pub mod request;
 pub mod segments;
+pub mod soak;
 pub mod trace;
 
 pub use crate::telemetry::xray;

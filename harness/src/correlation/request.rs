@@ -499,8 +499,8 @@ impl<'a> Search<'a> {
         let detached: HashSet<TraceId> = evidence.detached().map(|span| span.trace_id).collect();
         let tree: HashSet<SpanId> = evidence.trace.nodes().iter().map(|node| node.span.span_id).collect();
         for record in self.capture.logs().since(self.since()) {
-            if record.origin != LogOrigin::Otlp && self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw))
-            {
+            // Of a record over OTLP that is its body: a logger that writes a line and exports it is ignored in both.
+            if self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw)) {
                 continue;
             }
             let arrived = (self.delivery.sent.seq..=end).contains(&record.arrival.seq);

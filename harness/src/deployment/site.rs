@@ -54,6 +54,11 @@ pub trait Site: fmt::Debug + Send + Sync {
     /// Returns `host:port` as the service sees it.
     async fn expose(&self, server: SocketAddr) -> Result<String, SiteError>;
 
+    /// Whether what runs here is of this machine, and looked after by system calls alone.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// A port on which a service that is started here can listen.
     async fn free_port(&self) -> Result<u16, SiteError>;
 

@@ -30,6 +30,9 @@ pub(super) fn write(folder: &Path, scene: &Scene, verdict: &Verdict) -> io::Resu
             let _ = writeln!(text, "{} {} -> {}", delivery.method, delivery.target, delivery.response.status);
             if let Some(invocation) = &delivery.invocation {
                 let _ = writeln!(text, "invocation {}, cold start: {}", invocation.request_id, invocation.cold_start);
+                if let Some(trouble) = invocation.trouble() {
+                    let _ = writeln!(text, "{trouble}");
+                }
             }
             let _ = writeln!(text, "found by {}", evidence.found_by);
             for line in drawn(&segments(capture, delivery), &evidence.trace) {
@@ -51,8 +54,9 @@ pub(super) fn write(folder: &Path, scene: &Scene, verdict: &Verdict) -> io::Resu
 
 fn verdict_text(scene: &Scene, verdict: &Verdict) -> String {
     let proofs: Vec<&str> = scene.proofs.iter().map(String::as_str).collect();
+    let advice: String = scene.advice.iter().map(|advice| format!("advice  {advice}\n")).collect();
     match verdict {
-        Verdict::Passed => format!("passed\n{}\n", proofs.join("\n")),
+        Verdict::Passed => format!("passed\n{}\n{advice}", proofs.join("\n")),
         Verdict::NotPassed { step, line, problem } => {
             format!("{:?} in line {line}: {step}\n{}\n", problem.kind, problem.message)
         }

@@ -5,6 +5,7 @@ mod observe;
 mod registry;
 mod run;
 mod select;
+mod soak;
 mod steps;
 mod world;
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cucumber::gherkin::Scenario;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
-use super::{registry::Need, run::Stage};
+use super::{registry::Need, run::Stage, soak::Soak};
 use crate::{
     correlation::segments::segments,
     deployment::{Memory, assembly::Instance},
@@ -27,6 +27,8 @@ pub(super) struct Left {
     pub took: Duration,
     /// What the verdict rested on.
     pub proofs: Vec<String>,
+    /// What invariants say that fails nothing.
+    pub advice: Vec<String>,
     /// Where the evidence lies.
     pub evidence: Option<PathBuf>,
     pub stories: Vec<Story>,
@@ -69,8 +71,12 @@ pub(super) struct Scene {
     pub sent: Vec<Sent>,
     /// How it was before the collector began to misbehave, once it has.
     pub ordeal: Option<Ordeal>,
+    /// The soak that was sent last.
+    pub soak: Option<Soak>,
     /// What verdicts rested on.
     pub proofs: BTreeSet<String>,
+    /// What invariants say that fails nothing.
+    pub advice: BTreeSet<String>,
     began: Instant,
     hold: Hold,
 }
@@ -164,8 +170,19 @@ impl World {
         let began = Instant::now();
         match instance {
             Ok(instance) => {
-                let (draft, sent, proofs) = (Draft::default(), Vec::new(), BTreeSet::new());
-                self.scene = Some(Scene { stage, instance, feature, draft, sent, ordeal: None, proofs, began, hold });
+                self.scene = Some(Scene {
+                    stage,
+                    instance,
+                    feature,
+                    draft: Draft::default(),
+                    sent: Vec::new(),
+                    ordeal: None,
+                    soak: None,
+                    proofs: BTreeSet::new(),
+                    advice: BTreeSet::new(),
+                    began,
+                    hold,
+                });
             }
             Err(problem) => self.trouble = Some(problem),
         }
@@ -220,7 +237,8 @@ impl World {
             scene.sent.iter().map(story).collect()
         });
         let evidence = super::evidence::write(folder, &scene, verdict).ok().map(|()| folder.to_owned());
-        Left { took, proofs: scene.proofs.into_iter().collect(), evidence, stories }
+        let (proofs, advice) = (scene.proofs.into_iter().collect(), scene.advice.into_iter().collect());
+        Left { took, proofs, advice, evidence, stories }
     }
 }
 

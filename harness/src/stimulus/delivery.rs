@@ -79,8 +79,16 @@ pub struct Invocation {
     pub runtime_trace_header: Option<String>,
     /// The span id in that header: what the invocation's span must hang on when X-Ray is the propagator that wins.
     pub runtime_parent: Option<SpanId>,
-    /// `errorType` and `errorMessage` when the runtime posted an error instead of a response.
+    /// `errorType` and `errorMessage` when there is no response of the function that its gateway could read: the runtime
+    /// posted an error, or the platform ended the invocation (with the last lines of output).
     pub error: Option<(String, String)>,
+}
+
+impl Invocation {
+    /// What went wrong in the function, for a verdict: a client reads no more of it than a gateway's 502.
+    pub fn trouble(&self) -> Option<String> {
+        self.error.as_ref().map(|(kind, message)| format!("function   {kind}: {}", message.trim_end()))
+    }
 }
 
 /// One stimulus that was sent.

@@ -1,4 +1,5 @@
-//! OTLP/JSON made into the protobuf bytes that say the same, by a table of the protocol's messages.
+//! OTLP/JSON made into the protobuf bytes that say the same, by a table of the protocol's messages. [`super::to_json`] goes
+//! the other way by the same table.
 //!
 //! Everything behind this step then has one form to decode. The rules are those of the OTLP specification, "JSON
 //! Protobuf Encoding", and of ProtoJSON: names are lowerCamelCase, ids are hexadecimal, enums are integers, 64-bit
@@ -9,22 +10,70 @@ use base64::{
     alphabet::{STANDARD, URL_SAFE},
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::capture::Signal;
+
+/// Brackets that may be open at once. What protobuf nests a hundred deep, as deep as prost reads, is two hundred in JSON.
+const DEEPEST: usize = 256;
 
 /// The protobuf bytes of an `Export…ServiceRequest` that was sent as JSON.
 ///
 /// The error names the place (`resourceSpans[0].scopeSpans[0].spans[2].kind`) and what was expected there.
 pub fn to_protobuf(signal: Signal, body: &[u8]) -> Result<Vec<u8>, String> {
-    let json: Value = serde_json::from_slice(body).map_err(|error| format!("not JSON: {error}"))?;
+    let json = parse(body)?;
     let mut wire = Vec::with_capacity(body.len() / 2);
     request(signal).encode(&json, &mut wire).map_err(|problem| problem.to_string())?;
     Ok(wire)
 }
 
-/// The `Export…ServiceRequest` of a signal.
-fn request(signal: Signal) -> &'static Message {
+/// Reads JSON that nests no deeper than [`DEEPEST`].
+pub fn parse(text: &[u8]) -> Result<Value, String> {
+    if depth(text) > DEEPEST {
+        return Err(format!("recursion limit reached: nested more than {DEEPEST} deep"));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    // Its own limit is 128, which is less than what protobuf may hold; it was counted above.
+    reader.disable_recursion_limit();
+    let json = Value::deserialize(&mut reader).and_then(|json| reader.end().map(|()| json));
+    json.map_err(|error| format!("not JSON: {error}"))
+}
+
+/// How many brackets are open at once at most.
+fn depth(text: &[u8]) -> usize {
+    let (mut deepest, mut open) = (0, 0_usize);
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' | b'[' => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b'}' | b']' => open = open.saturating_sub(1),
+            b'"' => {
+                while let Some(byte) = bytes.next().filter(|&&byte| byte != b'"') {
+                    if *byte == b'\\' {
+                        bytes.next();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// The `Export…ServiceRequest` of a signal, as far as the sink reads it: of profiles it only takes the count.
+pub(super) fn request(signal: Signal) -> &'static Message {
+    match signal {
+        Signal::Profiles => &COUNTED_PROFILES,
+        other => whole_request(other),
+    }
+}
+
+/// The `Export…ServiceRequest` of a signal with everything in it.
+pub(super) fn whole_request(signal: Signal) -> &'static Message {
     match signal {
         Signal::Traces => &EXPORT_TRACES,
         Signal::Logs => &EXPORT_LOGS,
@@ -33,17 +82,19 @@ fn request(signal: Signal) -> &'static Message {
     }
 }
 
-struct Message(&'static [Field]);
+pub(super) struct Message(pub(super) &'static [Field]);
 
-struct Field {
-    name: &'static str,
+pub(super) struct Field {
+    pub(super) name: &'static str,
     tag: u32,
-    kind: Kind,
-    repeated: bool,
+    pub(super) kind: Kind,
+    pub(super) repeated: bool,
+    /// Belongs to its message's one `oneof`: of these only the last that came is there.
+    pub(super) alternative: bool,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     String,
     Bool,
     /// `int32`, `int64`, `uint32`, `uint64` and enums, within the bounds given.
@@ -61,17 +112,22 @@ enum Kind {
     Message(&'static Message),
 }
 
-const ENUM: Kind = Kind::Varint(i32::MIN as i128, i32::MAX as i128);
+const ENUM: Kind = INT32;
+const INT32: Kind = Kind::Varint(i32::MIN as i128, i32::MAX as i128);
 const UINT32: Kind = Kind::Varint(0, u32::MAX as i128);
 const UINT64: Kind = Kind::Varint(0, u64::MAX as i128);
 const INT64: Kind = Kind::Varint(i64::MIN as i128, i64::MAX as i128);
 
 const fn one(name: &'static str, tag: u32, kind: Kind) -> Field {
-    Field { name, tag, kind, repeated: false }
+    Field { name, tag, kind, repeated: false, alternative: false }
+}
+
+const fn alternative(name: &'static str, tag: u32, kind: Kind) -> Field {
+    Field { name, tag, kind, repeated: false, alternative: true }
 }
 
 const fn many(name: &'static str, tag: u32, kind: Kind) -> Field {
-    Field { name, tag, kind, repeated: true }
+    Field { name, tag, kind, repeated: true, alternative: false }
 }
 
 /// What is wrong, and the path to it from the innermost name outwards.
@@ -110,6 +166,11 @@ impl std::fmt::Display for Problem {
 }
 
 impl Message {
+    /// Where in the table the field of a tag stands.
+    pub(super) fn place(&self, tag: u32) -> Option<usize> {
+        self.0.iter().position(|field| field.tag == tag)
+    }
+
     fn encode(&self, json: &Value, wire: &mut Vec<u8>) -> Result<(), Problem> {
         let Value::Object(entries) = json else {
             return Err(Problem::expected("an object", json));
@@ -248,20 +309,22 @@ fn delimited(tag: u32, bytes: &[u8], wire: &mut Vec<u8>) {
     wire.extend_from_slice(bytes);
 }
 
-// opentelemetry-proto 1.x, common/v1 and resource/v1. Fields that only profiles use are left out.
+// opentelemetry-proto 1.x, common/v1 and resource/v1.
 
 static ANY_VALUE: Message = Message(&[
-    one("stringValue", 1, Kind::String),
-    one("boolValue", 2, Kind::Bool),
-    one("intValue", 3, INT64),
-    one("doubleValue", 4, Kind::Double),
-    one("arrayValue", 5, Kind::Message(&ARRAY_VALUE)),
-    one("kvlistValue", 6, Kind::Message(&KEY_VALUE_LIST)),
-    one("bytesValue", 7, Kind::Bytes),
+    alternative("stringValue", 1, Kind::String),
+    alternative("boolValue", 2, Kind::Bool),
+    alternative("intValue", 3, INT64),
+    alternative("doubleValue", 4, Kind::Double),
+    alternative("arrayValue", 5, Kind::Message(&ARRAY_VALUE)),
+    alternative("kvlistValue", 6, Kind::Message(&KEY_VALUE_LIST)),
+    alternative("bytesValue", 7, Kind::Bytes),
+    alternative("stringValueStrindex", 8, INT32),
 ]);
 static ARRAY_VALUE: Message = Message(&[many("values", 1, Kind::Message(&ANY_VALUE))]);
 static KEY_VALUE_LIST: Message = Message(&[many("values", 1, Kind::Message(&KEY_VALUE))]);
-static KEY_VALUE: Message = Message(&[one("key", 1, Kind::String), one("value", 2, Kind::Message(&ANY_VALUE))]);
+static KEY_VALUE: Message =
+    Message(&[one("key", 1, Kind::String), one("value", 2, Kind::Message(&ANY_VALUE)), one("keyStrindex", 3, INT32)]);
 static SCOPE: Message = Message(&[
     one("name", 1, Kind::String),
     one("version", 2, Kind::String),
@@ -371,11 +434,11 @@ static METRIC: Message = Message(&[
     one("name", 1, Kind::String),
     one("description", 2, Kind::String),
     one("unit", 3, Kind::String),
-    one("gauge", 5, Kind::Message(&GAUGE)),
-    one("sum", 7, Kind::Message(&SUM)),
-    one("histogram", 9, Kind::Message(&HISTOGRAM)),
-    one("exponentialHistogram", 10, Kind::Message(&EXPONENTIAL_HISTOGRAM)),
-    one("summary", 11, Kind::Message(&SUMMARY)),
+    alternative("gauge", 5, Kind::Message(&GAUGE)),
+    alternative("sum", 7, Kind::Message(&SUM)),
+    alternative("histogram", 9, Kind::Message(&HISTOGRAM)),
+    alternative("exponentialHistogram", 10, Kind::Message(&EXPONENTIAL_HISTOGRAM)),
+    alternative("summary", 11, Kind::Message(&SUMMARY)),
     many("metadata", 12, Kind::Message(&KEY_VALUE)),
 ]);
 static GAUGE: Message = Message(&[many("dataPoints", 1, Kind::Message(&NUMBER_POINT))]);
@@ -392,9 +455,9 @@ static SUMMARY: Message = Message(&[many("dataPoints", 1, Kind::Message(&SUMMARY
 static NUMBER_POINT: Message = Message(&[
     one("startTimeUnixNano", 2, Kind::Fixed64),
     one("timeUnixNano", 3, Kind::Fixed64),
-    one("asDouble", 4, Kind::Double),
+    alternative("asDouble", 4, Kind::Double),
     many("exemplars", 5, Kind::Message(&EXEMPLAR)),
-    one("asInt", 6, Kind::Sfixed64),
+    alternative("asInt", 6, Kind::Sfixed64),
     many("attributes", 7, Kind::Message(&KEY_VALUE)),
     one("flags", 8, UINT32),
 ]);
@@ -440,19 +503,90 @@ static SUMMARY_POINT: Message = Message(&[
 static QUANTILE: Message = Message(&[one("quantile", 1, Kind::Double), one("value", 2, Kind::Double)]);
 static EXEMPLAR: Message = Message(&[
     one("timeUnixNano", 2, Kind::Fixed64),
-    one("asDouble", 3, Kind::Double),
+    alternative("asDouble", 3, Kind::Double),
     one("spanId", 4, Kind::Id),
     one("traceId", 5, Kind::Id),
-    one("asInt", 6, Kind::Sfixed64),
+    alternative("asInt", 6, Kind::Sfixed64),
     many("filteredAttributes", 7, Kind::Message(&KEY_VALUE)),
 ]);
 
-// profiles/v1development, as far as it takes to count profiles
+// profiles/v1development, as far as it takes to count profiles: what is inside may change with every version.
 
-static EXPORT_PROFILES: Message = Message(&[many("resourceProfiles", 1, Kind::Message(&RESOURCE_PROFILES))]);
-static RESOURCE_PROFILES: Message = Message(&[many("scopeProfiles", 2, Kind::Message(&SCOPE_PROFILES))]);
-static SCOPE_PROFILES: Message = Message(&[many("profiles", 2, Kind::Message(&PROFILE))]);
-static PROFILE: Message = Message(&[]);
+static COUNTED_PROFILES: Message = Message(&[many("resourceProfiles", 1, Kind::Message(&COUNTED_RESOURCE))]);
+static COUNTED_RESOURCE: Message = Message(&[many("scopeProfiles", 2, Kind::Message(&COUNTED_SCOPE))]);
+static COUNTED_SCOPE: Message = Message(&[many("profiles", 2, Kind::Message(&COUNTED_PROFILE))]);
+static COUNTED_PROFILE: Message = Message(&[]);
+
+// profiles/v1development, all of it. Bytes that the Collector writes as hexadecimal digits are ids.
+
+static EXPORT_PROFILES: Message = Message(&[
+    many("resourceProfiles", 1, Kind::Message(&RESOURCE_PROFILES)),
+    one("dictionary", 2, Kind::Message(&DICTIONARY)),
+]);
+static RESOURCE_PROFILES: Message = Message(&[
+    one("resource", 1, Kind::Message(&RESOURCE)),
+    many("scopeProfiles", 2, Kind::Message(&SCOPE_PROFILES)),
+    one("schemaUrl", 3, Kind::String),
+]);
+static SCOPE_PROFILES: Message = Message(&[
+    one("scope", 1, Kind::Message(&SCOPE)),
+    many("profiles", 2, Kind::Message(&PROFILE)),
+    one("schemaUrl", 3, Kind::String),
+]);
+static PROFILE: Message = Message(&[
+    one("sampleType", 1, Kind::Message(&VALUE_TYPE)),
+    many("samples", 2, Kind::Message(&SAMPLE)),
+    one("timeUnixNano", 3, Kind::Fixed64),
+    one("durationNano", 4, UINT64),
+    one("periodType", 5, Kind::Message(&VALUE_TYPE)),
+    one("period", 6, INT64),
+    one("profileId", 7, Kind::Id),
+    one("droppedAttributesCount", 8, UINT32),
+    one("originalPayloadFormat", 9, Kind::String),
+    one("originalPayload", 10, Kind::Bytes),
+    many("attributeIndices", 11, INT32),
+]);
+static VALUE_TYPE: Message = Message(&[one("typeStrindex", 1, INT32), one("unitStrindex", 2, INT32)]);
+static SAMPLE: Message = Message(&[
+    one("stackIndex", 1, INT32),
+    many("attributeIndices", 2, INT32),
+    one("linkIndex", 3, INT32),
+    many("values", 4, INT64),
+    many("timestampsUnixNano", 5, Kind::Fixed64),
+]);
+static DICTIONARY: Message = Message(&[
+    many("mappingTable", 1, Kind::Message(&MAPPING)),
+    many("locationTable", 2, Kind::Message(&LOCATION)),
+    many("functionTable", 3, Kind::Message(&FUNCTION)),
+    many("linkTable", 4, Kind::Message(&LINK)),
+    many("stringTable", 5, Kind::String),
+    many("attributeTable", 6, Kind::Message(&KEY_VALUE_AND_UNIT)),
+    many("stackTable", 7, Kind::Message(&STACK)),
+]);
+static MAPPING: Message = Message(&[
+    one("memoryStart", 1, UINT64),
+    one("memoryLimit", 2, UINT64),
+    one("fileOffset", 3, UINT64),
+    one("filenameStrindex", 4, INT32),
+    many("attributeIndices", 5, INT32),
+]);
+static LOCATION: Message = Message(&[
+    one("mappingIndex", 1, INT32),
+    one("address", 2, UINT64),
+    many("lines", 3, Kind::Message(&LINE)),
+    many("attributeIndices", 4, INT32),
+]);
+static LINE: Message = Message(&[one("functionIndex", 1, INT32), one("line", 2, INT64), one("column", 3, INT64)]);
+static FUNCTION: Message = Message(&[
+    one("nameStrindex", 1, INT32),
+    one("systemNameStrindex", 2, INT32),
+    one("filenameStrindex", 3, INT32),
+    one("startLine", 4, INT64),
+]);
+static LINK: Message = Message(&[one("traceId", 1, Kind::Id), one("spanId", 2, Kind::Id)]);
+static KEY_VALUE_AND_UNIT: Message =
+    Message(&[one("keyStrindex", 1, INT32), one("value", 2, Kind::Message(&ANY_VALUE)), one("unitStrindex", 3, INT32)]);
+static STACK: Message = Message(&[many("locationIndices", 1, INT32)]);
 
 #[cfg(test)]
 mod tests {

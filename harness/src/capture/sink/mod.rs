@@ -13,6 +13,7 @@ mod http;
 pub(super) mod json;
 pub(super) mod profiles;
 pub mod settings;
+pub(super) mod to_json;
 pub(super) mod weight;
 
 #[cfg(test)]
@@ -229,19 +230,15 @@ impl Incoming {
     fn named(&self) -> String {
         match self.transport {
             Transport::Grpc => format!("the {} call", self.signal),
-            Transport::Http => format!("the {} request", self.signal),
+            Transport::Http | Transport::File => format!("the {} request", self.signal),
         }
     }
 
     /// Who sent it, for a note.
     fn sender(&self) -> String {
         let user_agent = if self.user_agent.is_empty() { "an exporter without a name" } else { &self.user_agent };
-        let transport = match self.transport {
-            Transport::Grpc => "gRPC",
-            Transport::Http => "HTTP",
-        };
         let peer = self.line.as_ref().map_or_else(String::new, |line| format!(" at {}", line.peer));
-        format!("{user_agent}{peer} over {transport}")
+        format!("{user_agent}{peer} over {}", self.transport)
     }
 }
 
@@ -249,7 +246,10 @@ impl Inbox {
     fn open(&self, listener: TcpListener, stop: &CancellationToken) -> Door {
         let abort = CancellationToken::new();
         let exchange = Exchange {
-            router: self.settings.layered(Router::new().fallback(dispatch).with_state(self.clone())),
+            router: self
+                .settings
+                .layered(Router::new().fallback(dispatch).with_state(self.clone()))
+                .merge(self.settings.beside.clone()),
             lines: self.lines.clone(),
             witness: Arc::new(self.clone()),
             first_request: self.settings.first_request,
@@ -391,6 +391,11 @@ fn user_agent(headers: &::http::HeaderMap) -> String {
 /// A header as text, empty when it is missing.
 fn header(headers: &::http::HeaderMap, name: &str) -> String {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
+}
+
+/// Who sent a request that came in at a sink.
+pub(super) fn peer(request: &Request) -> Option<SocketAddr> {
+    request.extensions().get::<Arc<Line>>().map(|line| line.peer)
 }
 
 async fn dispatch(State(inbox): State<Inbox>, request: Request) -> Response {

@@ -42,6 +42,8 @@ pub struct Settings {
     pub cors_origins: Vec<HeaderValue>,
     /// Present when only TLS is taken.
     pub tls: Option<Tls>,
+    /// What is answered besides exports, on paths of its own. No page of any origin may read it.
+    pub beside: Router,
 }
 
 impl Default for Settings {
@@ -55,6 +57,7 @@ impl Default for Settings {
             required_headers: Vec::new(),
             cors_origins: Vec::new(),
             tls: None,
+            beside: Router::new(),
         }
     }
 }

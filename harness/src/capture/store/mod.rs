@@ -56,6 +56,18 @@ pub enum Transport {
     Grpc,
     /// OTLP/HTTP.
     Http,
+    /// Not at all: it was read from a file of OTLP/JSON lines.
+    File,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Grpc => "gRPC",
+            Self::Http => "HTTP",
+            Self::File => "a file",
+        })
+    }
 }
 
 /// How an export request was encoded.
@@ -104,6 +116,8 @@ pub enum Mark {
         /// Process or container.
         what: String,
     },
+    /// A request of the harness's own asks whether it answers yet.
+    ReadyAsked,
     /// It answers.
     Ready,
     /// A stimulus is about to be sent.
@@ -137,6 +151,14 @@ pub enum Mark {
     Responded {
         /// Lambda's request id.
         request_id: String,
+    },
+    /// The platform ended an invocation: a timeout, the end of the runtime or of an extension, an Init that failed. What the
+    /// function itself reports as an error is none.
+    InvocationFailed {
+        /// Lambda's request id.
+        request_id: String,
+        /// The platform's name for it, what happened, and the last lines of output.
+        what: String,
     },
     /// Runtime and extensions asked for the next event, and the environment was stopped.
     Frozen {

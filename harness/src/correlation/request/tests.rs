@@ -172,6 +172,16 @@ fn ignored_lines_are_left_out_and_text_is_kept_apart() {
 }
 
 #[test]
+fn a_record_over_otlp_whose_body_is_ignored_as_a_line_is_left_out_too() {
+    let access = |origin| LogRecord { raw: "GET / HTTP/1.1".into(), origin, ..record(None, None) };
+    let ignore = [Regex::new("HTTP/1").unwrap()];
+    let both = || vec![access(LogOrigin::Stdout), access(LogOrigin::Otlp)];
+    let find = |ignore| find(vec![server(1, Some(99), &[])], both(), &delivery(), Options { ignore, ..alone() });
+    assert_eq!(find(&ignore).logs.len(), 0);
+    assert_eq!(find(&[]).logs.len(), 2);
+}
+
+#[test]
 fn a_line_of_another_trace_in_an_exclusive_window_is_a_stranger() {
     let evidence = find(vec![server(1, Some(99), &[])], vec![record(Some(8), Some(80))], &delivery(), alone());
     assert!(matches!(&evidence.strangers[..], [Stranger::Record { trace_id: id, .. }] if *id == trace_id(8)));

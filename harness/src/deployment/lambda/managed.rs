@@ -17,9 +17,10 @@ use tokio::{
 };
 
 use super::{
-    environment::{Begun, Call, Command, Environment, Environments, Invoke, Reason, State, epoch_ms},
+    environment::{Begun, Call, Command, Environment, Environments, Invoke, Reason, State, catch_up, epoch_ms},
+    fresh_id,
     platform::{End, InitPhase, Platform},
-    pool::Turn,
+    pool::{Place, Turn},
     processes::Who,
     runtime_api::{Answer, Did, Dispatch},
     variables,
@@ -46,7 +47,12 @@ struct Ending {
 
 impl Environments {
     /// Takes commands until nobody can give any, several invocations at a time.
-    pub(super) async fn run_managed(self, mut state: State, mut commands: mpsc::Receiver<Command>) {
+    pub(super) async fn run_managed(
+        self,
+        mut state: State,
+        place: Place,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) {
         loop {
             let mut first = None;
             let environment = match state {
@@ -59,13 +65,18 @@ impl Environments {
                         continue;
                     }
                     Some(Command::Invoke(invoke)) => {
+                        let turn = place.turn();
+                        if !invoke.take_turn(&self.store) {
+                            state = State::Cold;
+                            continue;
+                        }
                         match self.init(self.spec.function.init_timeout, InitPhase::Init).await {
                             Ok(environment) => {
-                                first = Some(invoke);
+                                first = Some((invoke, turn));
                                 environment
                             }
                             Err(failed) => {
-                                Self::answer_failed_init(*invoke, failed);
+                                self.answer_failed_init(*invoke, failed);
                                 state = State::Cold;
                                 continue;
                             }
@@ -73,7 +84,7 @@ impl Environments {
                     }
                 },
             };
-            if !self.take_many(environment, first, &mut commands).await {
+            if !self.take_many(environment, first, &place, &mut commands).await {
                 return;
             }
             state = State::Cold;
@@ -84,8 +95,9 @@ impl Environments {
     async fn take_many(
         &self,
         environment: Environment,
-        first: Option<Box<Invoke>>,
-        commands: &mut mpsc::Receiver<Command>,
+        first: Option<(Box<Invoke>, Turn)>,
+        place: &Place,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
     ) -> bool {
         let Environment { name, processes, mut api, waiting, mut idle, mut invocations } = environment;
         let mut waiting: VecDeque<_> = waiting.into();
@@ -94,10 +106,11 @@ impl Environments {
         let mut ending: Option<Ending> = None;
         let platform = api.platform().clone();
         let mut arrived = first;
+        let mut is_over = false;
         let (reason, status) = loop {
-            if let Some(invoke) = arrived.take() {
+            if let Some((invoke, turn)) = arrived.take() {
                 let deadline = Instant::now() + self.spec.function.timeout;
-                let Invoke { request_id, event, trace_header, identity, begun, reply, turn } = *invoke;
+                let Invoke { request_id, event, trace_header, identity, begun, reply, .. } = *invoke;
                 let cold_start = invocations == 0;
                 invocations += 1;
                 let known = Begun { request_id: request_id.clone(), environment: name.clone(), cold_start };
@@ -106,7 +119,7 @@ impl Environments {
                 running.insert(request_id.clone(), Running { call: Call::new(known, reply), deadline, turn });
                 queue.push_back(Box::new(Dispatch {
                     request_id,
-                    invocation_id: uuid::Uuid::new_v4().to_string(),
+                    invocation_id: fresh_id(),
                     deadline_ms: epoch_ms(deadline),
                     function_arn: variables::arn(&self.spec.function),
                     trace_header,
@@ -169,13 +182,21 @@ impl Environments {
                         processes.kill().await;
                         return false;
                     }
-                    Some(Command::Invoke(invoke)) => arrived = Some(invoke),
+                    Some(Command::Invoke(invoke)) => {
+                        let turn = place.turn();
+                        arrived = invoke.take_turn(&self.store).then_some((invoke, turn));
+                    }
                     Some(Command::Recycle(reply)) => ending = Some(Ending { signal: None, reply }),
                     Some(Command::Stop { signal, grace, reply }) => {
                         ending = Some(Ending { signal: Some((signal, grace)), reply });
                     }
                 },
-                () = tokio::time::sleep_until(deadline) => {
+                () = tokio::time::sleep_until(deadline), if !is_over => {
+                    is_over = true;
+                    catch_up().await;
+                }
+                () = std::future::ready(()), if is_over => {
+                    is_over = false;
                     let now = Instant::now();
                     let late: Vec<String> =
                         running.iter().filter(|(_, one)| one.deadline <= now).map(|(id, _)| id.clone()).collect();

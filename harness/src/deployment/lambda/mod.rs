@@ -14,19 +14,23 @@ mod telemetry_api;
 pub mod trace;
 mod variables;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::future::join_all;
 use nix::sys::signal::Signal;
 use tokio::{
+    runtime::{Builder, Handle, Runtime, RuntimeFlavor},
     sync::{mpsc, oneshot},
     task::JoinHandle,
     time::Instant,
 };
 
 use self::{
-    environment::{Begun, Command, Environments, Invoke, Outcome, State},
+    environment::{Begun, Command, Environments, Invoke, Outcome, State, Taken},
     init::{NoInit, Why},
     platform::InitPhase,
     pool::Pool,
@@ -53,23 +57,15 @@ pub(super) struct Function {
     /// Who has which place. A gateway's timeout does not count the time until there is one: AWS would start another
     /// environment, or throttle.
     pool: Arc<Pool>,
-    places: Vec<Place>,
+    /// The task of each place, and what runs there.
+    tasks: Vec<(JoinHandle<()>, Current)>,
 }
 
-/// A place for an execution environment.
-#[derive(Debug)]
-struct Place {
-    commands: mpsc::Sender<Command>,
-    task: JoinHandle<()>,
-    current: Current,
-}
-
-impl Place {
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.ok()?;
-        answer.await.ok()
-    }
+/// An event as it is delivered.
+struct Event {
+    json: Bytes,
+    /// Its `X-Amzn-Trace-Id`.
+    trace_header: Option<String>,
 }
 
 impl Function {
@@ -100,22 +96,35 @@ impl Function {
             });
         }
         let limit = spec.start_timeout.min(spec.function.init_timeout);
-        let mut places: Vec<Place> = Vec::new();
-        for environments in all {
-            let state = if places.is_empty() { first(&environments, limit).await? } else { State::Cold };
-            let (commands, taken) = mpsc::channel(1);
-            let current = environments.current.clone();
-            let task = if spec.function.concurrency.is_some() {
-                tokio::spawn(environments.run_managed(state, taken))
-            } else {
-                tokio::spawn(environments.run(state, taken))
-            };
-            places.push(Place { commands, task, current });
+        let home = home(&*site);
+        let (commands, taken): (Vec<_>, Vec<_>) = all.iter().map(|_| mpsc::unbounded_channel()).unzip();
+        let pool = Pool::new(commands, spec.function.concurrency.unwrap_or(1));
+        let mut function =
+            Self { gateway: gateway::of(&spec.gateway, &spec.function), pool: pool.clone(), tasks: Vec::new() };
+        let (tell, told) = oneshot::channel();
+        let mut tell = Some(tell);
+        for (number, (environments, taken)) in all.into_iter().zip(taken).enumerate() {
+            let (place, current, tell) = (pool.place(number), environments.current.clone(), tell.take());
+            let task = home.spawn(async move {
+                let mut state = State::Cold;
+                if let Some(tell) = tell {
+                    let ready = first(&environments, limit).await.map(|ready| state = ready);
+                    let failed = ready.is_err();
+                    if tell.send(ready).is_err() || failed {
+                        return;
+                    }
+                }
+                if environments.spec.function.concurrency.is_some() {
+                    environments.run_managed(state, place, taken).await;
+                } else {
+                    environments.run(state, place, taken).await;
+                }
+            });
+            function.tasks.push((task, current));
         }
+        told.await.unwrap_or_else(|_| Err(SiteError::new(format!("deployment {} was stopped in Init", spec.name))))?;
         store.mark(Mark::Ready);
-        let gateway = gateway::of(&spec.gateway, &spec.function);
-        let pool = Pool::new(places.len(), spec.function.concurrency.unwrap_or(1));
-        Ok(Self { gateway, pool, places })
+        Ok(function)
     }
 
     /// Sends a request through the gateway.
@@ -167,7 +176,12 @@ impl Function {
             mark,
         };
         match gateway::event(&*self.gateway, &request, &delivery.user_agent, &Receipt::fresh(root)) {
-            Ok(event) => self.invoke(spec, store, (event, identity), runtime, delivery, &accept).await,
+            Ok(event) => {
+                // As it was delivered: a gateway may have changed what the client wrote.
+                let read = serde_json::from_slice(&event).map(|event| Literal::read(&event).xray);
+                let event = Event { json: event, trace_header: read.ok().flatten() };
+                self.invoke(spec, store, (event, identity), runtime, delivery, &accept).await
+            }
             Err(refusal) => {
                 delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
                 delivery.answered = store.mark(Mark::Answered { delivery: delivery.mark.clone() });
@@ -204,44 +218,50 @@ impl Function {
             response: self.gateway.failed(),
             invocation: None,
         };
-        self.invoke(spec, store, (event.to_string().into(), identity), runtime, delivery, &literal.accept).await
+        let event = Event { json: event.to_string().into(), trace_header: literal.xray };
+        self.invoke(spec, store, (event, identity), runtime, delivery, &literal.accept).await
     }
 
     async fn invoke(
         &self,
         spec: &config::Deployment,
         store: &Store,
-        (event, identity): (Bytes, Identity),
+        (event, identity): (Event, Identity),
         runtime: RuntimeTrace,
         mut delivery: Delivery,
         accept: &str,
     ) -> Result<Delivery, SiteError> {
-        let event_trace_header = serde_json::from_slice(&event).ok().and_then(|event| Literal::read(&event).xray);
         let trace_header = Some(runtime.header());
         let runtime_parent = Some(runtime.segment.span_id);
         let stopped = || SiteError::new(format!("deployment {} was stopped; start another one", spec.name));
-        let turn = self.pool.turn().await.ok_or_else(stopped)?;
-        delivery.sent = store.mark(Mark::Sent { delivery: delivery.mark.clone() });
         let (begun, begins) = oneshot::channel();
         let (reply, mut outcome) = oneshot::channel();
-        let request_id = uuid::Uuid::new_v4().to_string();
-        let commands = &self.places[turn.place()].commands;
-        let invoke = Invoke { request_id, event, trace_header: trace_header.clone(), identity, begun, reply, turn };
-        commands.send(Command::Invoke(Box::new(invoke))).await.map_err(|_| stopped())?;
+        let taken = Arc::new(OnceLock::<Taken>::new());
+        self.pool.submit(Box::new(Invoke {
+            request_id: fresh_id(),
+            delivery: delivery.mark.clone(),
+            event: event.json,
+            trace_header: trace_header.clone(),
+            identity,
+            taken: taken.clone(),
+            begun,
+            reply,
+        }));
         let invocation = |begun: Begun, error| Invocation {
             request_id: begun.request_id,
             environment: begun.environment,
             cold_start: begun.cold_start,
-            event_trace_header: event_trace_header.clone(),
+            event_trace_header: event.trace_header.clone(),
             runtime_trace_header: trace_header.clone(),
             runtime_parent,
             error,
         };
         let in_time = match self.gateway.timeout() {
-            Some(limit) => tokio::time::timeout(limit, &mut outcome).await.ok(),
+            Some(limit) => in_time(limit, &taken, &mut outcome).await,
             None => Some((&mut outcome).await),
         };
         delivery.answered = store.mark(Mark::Answered { delivery: delivery.mark.clone() });
+        delivery.sent = taken.get().ok_or_else(stopped)?.sent;
         let Some(outcome) = in_time else {
             // The function goes on. Which invocation it is must be known to prove that all of it has arrived.
             delivery.response = self.gateway.timed_out();
@@ -270,8 +290,8 @@ impl Function {
     }
 
     pub(super) async fn stop(&self, signal: Signal, grace: Duration) -> Exit {
-        let asked = self.places.iter().map(|place| place.ask(|reply| Command::Stop { signal, grace, reply }));
-        let exits: Vec<Exit> = join_all(asked).await.into_iter().flatten().flatten().collect();
+        let exits: Vec<Exit> =
+            self.ask(|reply| Command::Stop { signal, grace, reply }).await.into_iter().flatten().collect();
         if exits.is_empty() {
             return Exit { status: "no execution environment is running".into(), orderly: true };
         }
@@ -282,16 +302,72 @@ impl Function {
 
     /// Shuts every execution environment down. Returns how many there were.
     pub(super) async fn recycle(&self) -> usize {
-        let asked = self.places.iter().map(|place| place.ask(Command::Recycle));
-        join_all(asked).await.into_iter().flatten().flatten().count()
+        self.ask(Command::Recycle).await.into_iter().flatten().count()
     }
 
-    pub(super) fn kill_now(&self) {
-        for place in &self.places {
-            place.task.abort();
-            place.current.kill_now();
+    /// What each place says to a command; nothing of one whose task has ended.
+    async fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<T> {
+        let asked = self.pool.places().iter().map(|place| {
+            let (reply, answer) = oneshot::channel();
+            let _ = place.send(command(reply));
+            answer
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        for (task, current) in &self.tasks {
+            task.abort();
+            current.kill_now();
         }
     }
+}
+
+/// Where a function's environments are looked after, and the Runtime API is served. On this machine that is one thread for
+/// all functions: every step of an invocation is taken there, and hands over to the next one without waking another thread,
+/// which takes longer than the step. A runtime of one thread is that already. What an engine is asked for goes over connections that
+/// belong to the runtime they were opened on.
+fn home(site: &dyn Site) -> Handle {
+    static THREAD: LazyLock<std::io::Result<Runtime>> =
+        LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).thread_name("lambda").enable_all().build());
+    let here = Handle::current();
+    if !site.is_local() || here.runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return here;
+    }
+    match &*THREAD {
+        Ok(thread) => thread.handle().clone(),
+        Err(error) => {
+            tracing::warn!("no thread for the Runtime API: {error}");
+            here
+        }
+    }
+}
+
+/// Waits for an invocation's outcome until `limit` after its turn came; `None` when there is none by then. Nobody is woken
+/// by the turn: where it had not come when a wait is over, at least the limit is left.
+async fn in_time<T>(
+    limit: Duration,
+    taken: &OnceLock<Taken>,
+    outcome: &mut oneshot::Receiver<T>,
+) -> Option<Result<T, oneshot::error::RecvError>> {
+    let mut deadline = Instant::now() + limit;
+    loop {
+        if let Ok(outcome) = tokio::time::timeout_at(deadline, &mut *outcome).await {
+            return Some(outcome);
+        }
+        let end = taken.get().map_or_else(Instant::now, |taken| taken.at) + limit;
+        if end <= deadline {
+            return None;
+        }
+        deadline = end;
+    }
+}
+
+/// A UUID of version 4, for requests and attempts.
+fn fresh_id() -> String {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
 }
 
 /// The environment that a deployment starts with.

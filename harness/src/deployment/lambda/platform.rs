@@ -249,38 +249,38 @@ impl Platform {
         let (done, end) = invocation.done.clone().unwrap_or((Instant::now(), End::Success));
         let duration = milliseconds(invocation.begun, done);
         let billed = (duration + invocation.init_ms.unwrap_or_default()).ceil() as u64;
-        let mut metrics = json!({
-            "durationMs": duration,
-            "billedDurationMs": billed,
-            "memorySizeMB": self.function.memory,
-            "maxMemoryUsedMB": memory_mb,
-        });
-        if let Some(init) = invocation.init_ms {
-            metrics["initDurationMs"] = json!(init);
-        }
         if !self.json {
-            self.lines_of_report(&invocation, &metrics, &end);
+            self.lines_of_report(&invocation, (duration, billed, memory_mb), &end);
         }
         if self.is_heard(true) {
+            let mut metrics = json!({
+                "durationMs": duration,
+                "billedDurationMs": billed,
+                "memorySizeMB": self.function.memory,
+                "maxMemoryUsedMB": memory_mb,
+            });
+            if let Some(init) = invocation.init_ms {
+                metrics["initDurationMs"] = json!(init);
+            }
             let mut record = invocation.record(&end);
             record.insert("metrics".into(), metrics);
             self.say("platform.report", Value::Object(record), true);
         }
     }
 
-    /// `metrics` as in the event.
-    fn lines_of_report(&self, invocation: &Invocation, metrics: &Value, end: &End) {
+    /// What it took: ms, billed ms, and MB.
+    fn lines_of_report(&self, invocation: &Invocation, took: (f64, u64, u64), end: &End) {
         let id = &invocation.request_id;
-        let duration = metrics["durationMs"].as_f64().unwrap_or_default();
+        let (duration, billed, memory_mb) = took;
         if *end == End::Timeout {
             let seconds = self.function.timeout.as_secs_f64();
             self.line(format!("{} {id} Task timed out after {seconds:.2} seconds", Timestamp::now()), Some(id));
         }
         self.line(format!("END RequestId: {id}"), Some(id));
         let mut report = format!(
-            "REPORT RequestId: {id}\tDuration: {duration:.2} ms\tBilled Duration: {} ms\tMemory Size: {} MB\t\
-             Max Memory Used: {} MB\t",
-            metrics["billedDurationMs"], self.function.memory, metrics["maxMemoryUsedMB"]
+            "REPORT RequestId: {id}\tDuration: {duration:.2} ms\tBilled Duration: {billed} ms\tMemory Size: {} MB\t\
+             Max Memory Used: {memory_mb} MB\t",
+            self.function.memory
         );
         if let Some(init) = invocation.init_ms {
             report.push_str(&format!("Init Duration: {init:.2} ms\t"));

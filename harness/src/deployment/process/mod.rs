@@ -49,6 +49,10 @@ impl Site for ProcessSite {
         Ok(server.to_string())
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn free_port(&self) -> Result<u16, SiteError> {
         Ports::reserve()
     }

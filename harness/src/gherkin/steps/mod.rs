@@ -6,6 +6,7 @@ mod logs;
 mod metrics;
 mod response;
 mod sink;
+mod soak;
 mod stimulus;
 mod trace;
 
@@ -16,6 +17,7 @@ pub(super) const ALL: &[(&str, &[StepDefinition])] = &[
     ("What is sent", stimulus::STEPS),
     ("The life of the deployment", lifecycle::STEPS),
     ("The collector", sink::STEPS),
+    ("A soak", soak::STEPS),
     ("The answer", response::STEPS),
     ("The trace", trace::STEPS),
     ("Log records and lines", logs::STEPS),

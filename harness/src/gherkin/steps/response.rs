@@ -1,7 +1,11 @@
 //! Steps about what the client read.
 
 use super::super::registry::{Keyword, Need, StepDefinition};
-use crate::{expectation::TextMatcher, report::Problem, stimulus::HttpResponse};
+use crate::{
+    expectation::TextMatcher,
+    report::Problem,
+    stimulus::{Delivery, Invocation},
+};
 
 pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
@@ -15,9 +19,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let expected: u16 = arguments.number(0)?;
                 let scene = world.scene()?;
                 for sent in &scene.sent {
-                    let response = &sent.delivery.response;
-                    if response.status != expected {
-                        return Err(differs(&format!("status {expected}"), response));
+                    if sent.delivery.response.status != expected {
+                        return Err(differs(&format!("status {expected}"), &sent.delivery));
                     }
                 }
                 scene.last().map(|_| ())
@@ -32,12 +35,13 @@ pub(super) const STEPS: &[StepDefinition] = &[
         need: Need::Shared,
         run: |world, arguments| {
             Box::pin(async {
-                let response = &world.scene()?.last()?.delivery.response;
+                let delivery = &world.scene()?.last()?.delivery;
+                let response = &delivery.response;
                 let expected = arguments.text(1);
                 let matcher = TextMatcher::parse(expected).map_err(|error| Problem::from_error(&error))?;
                 match response.header(arguments.text(0)) {
                     Some(value) if expected == "*" || matcher.matches(value) => Ok(()),
-                    _ => Err(differs(&format!("header {} = {}", arguments.text(0), expected), response)),
+                    _ => Err(differs(&format!("header {} = {}", arguments.text(0), expected), delivery)),
                 }
             })
         },
@@ -50,10 +54,11 @@ pub(super) const STEPS: &[StepDefinition] = &[
         need: Need::Shared,
         run: |world, arguments| {
             Box::pin(async {
-                let response = &world.scene()?.last()?.delivery.response;
+                let delivery = &world.scene()?.last()?.delivery;
+                let response = &delivery.response;
                 match response.header(arguments.text(0)) {
                     None => Ok(()),
-                    Some(_) => Err(differs(&format!("no header {}", arguments.text(0)), response)),
+                    Some(_) => Err(differs(&format!("no header {}", arguments.text(0)), delivery)),
                 }
             })
         },
@@ -66,11 +71,12 @@ pub(super) const STEPS: &[StepDefinition] = &[
         need: Need::Shared,
         run: |world, arguments| {
             Box::pin(async {
-                let response = &world.scene()?.last()?.delivery.response;
+                let delivery = &world.scene()?.last()?.delivery;
+                let response = &delivery.response;
                 if response.body == arguments.text(0).as_bytes() {
                     Ok(())
                 } else {
-                    Err(differs(&format!("the body {:?}", arguments.text(0)), response))
+                    Err(differs(&format!("the body {:?}", arguments.text(0)), delivery))
                 }
             })
         },
@@ -83,11 +89,12 @@ pub(super) const STEPS: &[StepDefinition] = &[
         need: Need::Shared,
         run: |world, arguments| {
             Box::pin(async {
-                let response = &world.scene()?.last()?.delivery.response;
+                let delivery = &world.scene()?.last()?.delivery;
+                let response = &delivery.response;
                 if String::from_utf8_lossy(&response.body).contains(arguments.text(0)) {
                     Ok(())
                 } else {
-                    Err(differs(&format!("a body that contains {:?}", arguments.text(0)), response))
+                    Err(differs(&format!("a body that contains {:?}", arguments.text(0)), delivery))
                 }
             })
         },
@@ -102,23 +109,27 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let expected: serde_json::Value = serde_json::from_str(arguments.doc_string()?)
                     .map_err(|error| Problem::errored(format!("the doc string is not JSON: {error}")))?;
-                let response = &world.scene()?.last()?.delivery.response;
+                let delivery = &world.scene()?.last()?.delivery;
+                let response = &delivery.response;
                 let found: Option<serde_json::Value> = serde_json::from_slice(&response.body).ok();
                 if found.as_ref() == Some(&expected) {
                     Ok(())
                 } else {
-                    Err(differs(&format!("the JSON {expected}"), response))
+                    Err(differs(&format!("the JSON {expected}"), delivery))
                 }
             })
         },
     },
 ];
 
-fn differs(expected: &str, response: &HttpResponse) -> Problem {
+fn differs(expected: &str, delivery: &Delivery) -> Problem {
+    let response = &delivery.response;
     let headers: Vec<String> = response.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     let body: String = String::from_utf8_lossy(&response.body).chars().take(400).collect();
+    let trouble = delivery.invocation.as_ref().and_then(Invocation::trouble);
+    let trouble = trouble.map_or_else(String::new, |trouble| format!("\n{trouble}"));
     Problem::failed(format!(
-        "expected   {expected}\nreceived   status {}\nheaders    {}\nbody       {body:?}",
+        "expected   {expected}\nreceived   status {}\nheaders    {}\nbody       {body:?}{trouble}",
         response.status,
         headers.join("; ")
     ))
