@@ -444,7 +444,10 @@ async fn a_subscriber_hears_of_init_and_invocation_and_of_the_report_after_the_t
 #[tokio::test]
 async fn an_init_that_an_extension_holds_up_is_an_error_that_names_it() {
     for (behaviour, expected) in [
-        ("never registers", "the extension extension did not register within 300ms"),
+        (
+            "never registers",
+            "the extension extension did not register within 300ms; it registers with its own name in Lambda-Extension-Name (none did)",
+        ),
         ("never polls", "the extension extension registered and did not ask for an event within"),
         ("fails in init", "the extension extension reported an error: Extension.X"),
     ] {

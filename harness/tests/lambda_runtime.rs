@@ -524,6 +524,30 @@ async fn of_two_hundred_invocations_none_is_lost_and_each_freezes_only_behind_it
     });
 }
 
+#[tokio::test]
+async fn who_has_gone_while_it_stood_in_line_invokes_nothing() {
+    let (gate, env) = Gate::open().await;
+    let deployment = Arc::new(start("function", &env).await.unwrap());
+    let send = |path: &'static str| {
+        let deployment = deployment.clone();
+        tokio::spawn(async move { deployment.send(get(path, ContextForm::Both)).await.unwrap() })
+    };
+    let held = send("/gate");
+    let (_, mut stream) = gate.arrival().await;
+    let gone = send("/gone");
+    tokio::task::yield_now().await;
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    stream.write_u8(1).await.unwrap();
+    assert_eq!(held.await.unwrap().response.status, 200);
+    let next = send("/").await.unwrap();
+    settled(&deployment, &next).await;
+    let handed_out = |capture: &tracegate::capture::Capture| {
+        capture.lifecycle().iter().filter(|made| matches!(made.mark, Mark::Dispatched { .. })).count()
+    };
+    assert_eq!(deployment.store().look(handed_out), 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invocations_that_are_sent_at_once_run_one_after_the_other() {
     let deployment = Arc::new(start("function", "").await.unwrap());

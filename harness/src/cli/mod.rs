@@ -41,6 +41,8 @@ enum Command {
     Steps,
     /// Print the rules that hold for every scenario, in Markdown
     Invariants,
+    /// Print the JSON Schema of `tracegate run --json`
+    Schema,
 }
 
 /// Parses the command line, does what it says, and returns the exit code: 0 passed, 1 failed, 2 usage, 3 environment,
@@ -63,6 +65,10 @@ pub fn main() -> ExitCode {
         Command::Inside(arguments) => return inside::main(&arguments),
         Command::Invariants => {
             print!("{}", crate::invariant::reference());
+            Ok(Exit::Passed)
+        }
+        Command::Schema => {
+            print!("{}", crate::report::JSON_SCHEMA);
             Ok(Exit::Passed)
         }
         Command::Steps => {

@@ -1,9 +1,6 @@
 //! `tracegate run`.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use miette::{IntoDiagnostic, WrapErr};
@@ -12,7 +9,7 @@ use crate::{
     config::Config,
     deployment::{assembly::Workshop, container},
     gherkin::{self, Plan},
-    report::{Event, Exit, Reporter, Summary, Terminal, html, junit},
+    report::{Event, Exit, Files, Format, GitHub, Reporter, Summary, Terminal},
 };
 
 /// Arguments of `tracegate run`.
@@ -32,6 +29,12 @@ pub struct RunArguments {
     /// Write a JUnit report
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+    /// Write a report for programs, in JSON; `tracegate schema` prints its schema
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Annotate failed steps and write the job's summary, as GitHub Actions has them [default: on GitHub Actions]
+    #[arg(long, env = "GITHUB_ACTIONS", hide_env = true, value_parser = clap::builder::FalseyValueParser::new())]
+    pub github: bool,
     /// Make it an error when deployments of this kind cannot run here; may be given several times
     #[arg(long, value_name = "KIND", env = "TRACEGATE_REQUIRE", value_delimiter = ',', value_parser = ["container"])]
     pub require: Vec<String>,
@@ -123,27 +126,31 @@ impl RunArguments {
             unavailable,
             jobs: usize::from(self.jobs),
         };
-        let summary = gherkin::run(plan, reporter).await;
-        let environment = |report| (Exit::Environment, report);
-        if !summary.outcomes.is_empty() {
-            let page = html(&summary).into_diagnostic().map_err(environment)?;
-            write(&summary.output.join("report.html"), &page).map_err(environment)?;
-        }
-        if let Some(path) = &self.junit {
-            let xml = junit(&summary).into_diagnostic().map_err(environment)?;
-            write(path, &xml).map_err(environment)?;
-        }
-        reporter.tell(&Event::Finished(summary.clone()));
+        let mut files =
+            Files::new().with(Format::Junit, self.junit.as_deref()).with(Format::Json, self.json.as_deref());
+        let mut github;
+        let reporter = if self.github {
+            github = GitHub::of_environment(reporter);
+            &mut github
+        } else {
+            reporter
+        };
+        let mut all = Both(&mut files, reporter);
+        let summary = gherkin::run(plan, &mut all).await;
+        all.tell(&Event::Finished(summary.clone()));
+        files.finish().into_diagnostic().map_err(|report| (Exit::Environment, report))?;
         Ok(summary)
     }
 }
 
-fn write(path: &Path, text: &str) -> miette::Result<()> {
-    if let Some(parent) = path.parent() {
-        // What is wrong with the folder is said by the write below.
-        let _ = std::fs::create_dir_all(parent);
+/// Files first, so that whoever reads that the run is over finds them.
+struct Both<'a>(&'a mut Files, &'a mut dyn Reporter);
+
+impl Reporter for Both<'_> {
+    fn tell(&mut self, event: &Event) {
+        self.0.tell(event);
+        self.1.tell(event);
     }
-    std::fs::write(path, text).into_diagnostic().wrap_err_with(|| format!("cannot write {}", path.display()))
 }
 
 /// The runtime that a command runs on.

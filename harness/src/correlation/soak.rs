@@ -134,13 +134,7 @@ fn of_trace(capture: &Capture, delivery: &Delivery, ignore: &[Regex]) -> Request
     RequestEvidence {
         found_by: if entries.is_empty() { FoundBy::Nothing } else { FoundBy::RemoteParent },
         entries,
-        logs: told_traces
-            .iter()
-            .flat_map(|&trace| capture.logs_of(trace))
-            .map(|found| found.open())
-            .filter(counts)
-            .cloned()
-            .collect(),
+        logs: told_traces.iter().flat_map(|&trace| capture.logs_of(trace)).filter(counts).cloned().collect(),
         trace,
         text: Vec::new(),
         guessed: Vec::new(),

@@ -104,6 +104,11 @@ impl Stage {
         })
     }
 
+    fn playing(&self, scenario: &str) {
+        let playing = Event::Playing { deployment: self.spec.name.clone(), scenario: scenario.to_owned() };
+        let _ = self.events.send(playing);
+    }
+
     pub fn judged(&self, outcome: Outcome) {
         let _ = self.events.send(Event::Judged(Box::new(outcome)));
     }
@@ -118,9 +123,12 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
     let (events, mut told) = mpsc::unbounded_channel();
     let mut claimed = BTreeSet::new();
     let mut plays: Vec<LocalBoxFuture<'_, ()>> = Vec::new();
+    let mut deployments = Vec::new();
     for spec in &plan.deployments {
         let features = plan.selection.for_deployment(spec, &known);
-        claimed.extend(places(&Selection { features: features.clone() }));
+        let own = Selection { features: features.clone() };
+        claimed.extend(places(&own));
+        deployments.push((spec.name.clone(), own.scenarios().count()));
         if features.is_empty() {
             continue;
         }
@@ -141,7 +149,6 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
     }
     drop(events);
     let all = places(&plan.selection);
-    let deployments = plan.deployments.iter().map(|spec| spec.name.clone()).collect();
     reporter.tell(&Event::Started { scenarios: all.len(), deployments });
     for (deployment, reason) in &plan.unavailable {
         reporter.tell(&Event::Unavailable { deployment: deployment.clone(), reason: reason.clone() });
@@ -207,7 +214,10 @@ async fn play(stage: Rc<Stage>, features: Vec<gherkin::Feature>, jobs: usize) {
             let need = need(feature, rule, scenario);
             let file = feature.path.clone().unwrap_or_default();
             let file = file.canonicalize().unwrap_or(file);
-            Box::pin(async move { world.enter(stage, file, need).await })
+            Box::pin(async move {
+                world.enter(stage.clone(), file, need).await;
+                stage.playing(&scenario.name);
+            })
         })
         .after(move |feature, rule, scenario, finished, mut world| {
             let stage = stage.clone();
@@ -318,6 +328,7 @@ fn judge(
         verdict,
         took: left.took,
         proofs: left.proofs,
+        advice: left.advice,
         evidence: left.evidence,
         stories: left.stories,
     }

@@ -23,11 +23,23 @@ pub fn junit(summary: &Summary) -> Result<String, quick_junit::SerializeError> {
     for (deployment, reason) in &summary.unavailable {
         let mut suite = TestSuite::new(deployment.as_str());
         let mut status = TestCaseStatus::skipped();
-        status.set_message(reason.as_str());
+        status.set_message(xml(reason));
         suite.add_test_case(TestCase::new("deployment", status));
         report.add_test_suite(suite);
     }
-    report.to_string()
+    report.to_string().map(|text| without_root_skipped(&text))
+}
+
+/// The schema of Jenkins has `skipped` on suites, and not on the root, where quick-junit writes it too.
+fn without_root_skipped(text: &str) -> String {
+    let start = text.find("<testsuites").unwrap_or(0);
+    let end = text[start..].find('>').map_or(text.len(), |at| start + at);
+    let (before, root, behind) = (&text[..start], &text[start..end], &text[end..]);
+    let root = match root.split_once(" skipped=\"").and_then(|(left, right)| Some((left, right.split_once('"')?.1))) {
+        Some((left, right)) => format!("{left}{right}"),
+        None => root.to_owned(),
+    };
+    format!("{before}{root}{behind}")
 }
 
 fn case(outcome: &Outcome) -> TestCase {
@@ -39,44 +51,43 @@ fn case(outcome: &Outcome) -> TestCase {
                 ProblemKind::Errored => NonSuccessKind::Error,
             };
             let mut status = TestCaseStatus::non_success(kind);
-            status.set_message(format!("{step}: {}", problem.message.lines().next().unwrap_or_default()));
-            status.set_description(failure(outcome, step, *line, problem));
+            status.set_message(xml(&format!("{step}: {}", problem.message.lines().next().unwrap_or_default())));
+            status.set_description(xml(&failure(outcome, step, *line, problem)));
             status
         }
     };
-    let mut case = TestCase::new(outcome.scenario.as_str(), status);
-    case.set_classname(format!("{}:{}", outcome.file.display(), outcome.line));
+    let mut case = TestCase::new(xml(&outcome.scenario), status);
+    case.set_classname(xml(&format!("{}:{}", outcome.file.display(), outcome.line)));
     case.set_time(outcome.took);
     case
 }
 
+/// Text without the two characters that XML 1.0 does not have (section 2.2) and quick-junit leaves in.
+fn xml(text: &str) -> String {
+    text.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{path::PathBuf, time::Duration};
-
     use super::*;
-    use crate::report::Problem;
+    use crate::report::{Problem, samples::outcome};
 
-    #[test]
-    fn failures_and_errors_are_told_apart_and_a_deployment_that_did_not_run_is_skipped_by_name() {
-        let outcome = |problem: Problem| Outcome {
-            deployment: "process".into(),
-            file: PathBuf::from("a.feature"),
-            line: 3,
-            feature: "f".into(),
-            scenario: "s".into(),
-            verdict: Verdict::NotPassed { step: "Then <x> & y".into(), line: 4, problem },
-            took: Duration::from_millis(1),
-            proofs: Vec::new(),
-            evidence: None,
-            stories: Vec::new(),
-        };
+    fn xml() -> String {
         let summary = Summary {
-            outcomes: vec![outcome(Problem::failed("no")), outcome(Problem::errored("gone"))],
+            outcomes: vec![
+                outcome("process", "a <b> & \u{1b}[31mred\u{1b}[0m ]]>", Some(Problem::failed("no <x> & y\u{0}"))),
+                outcome("process", "s", Some(Problem::errored("gone"))),
+                outcome("lambda", "s", None),
+            ],
             unavailable: vec![("container".into(), "no engine".into())],
             ..Summary::default()
         };
-        let xml = junit(&summary).unwrap();
+        junit(&summary).unwrap()
+    }
+
+    #[test]
+    fn failures_and_errors_are_told_apart_and_a_deployment_that_did_not_run_is_skipped_by_name() {
+        let xml = xml();
         for part in ["<failure", "<error", "&lt;x&gt; &amp; y", "name=\"container\"", "no engine"] {
             assert!(xml.contains(part), "{part} is missing in {xml}");
         }

@@ -1,7 +1,14 @@
-//! What a run says: one stream of [`Event`]s, told by the terminal as they happen and by JUnit at the end.
+//! What a run says: one stream of [`Event`]s. The terminal tells them as they happen; JUnit, JSON, HTML and what GitHub
+//! shows are made at its end.
 
+mod files;
+mod github;
 mod html;
+mod json;
 mod junit;
+mod matrix;
+#[cfg(test)]
+mod samples;
 mod story;
 mod terminal;
 
@@ -9,7 +16,10 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::deployment::SiteError;
 
+pub use files::{Files, Format, WriteError};
+pub use github::GitHub;
 pub use html::html;
+pub use json::{SCHEMA as JSON_SCHEMA, json};
 pub use junit::junit;
 pub use story::{Story, StoryLog, StorySpan};
 pub use terminal::Terminal;
@@ -100,6 +110,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What the verdict rested on: `environment froze`, `fence came back`; one entry a kind of proof.
     pub proofs: Vec<String>,
+    /// What invariants say that fails nothing, one entry each, beginning with the rule's name.
+    pub advice: Vec<String>,
     /// Where its evidence was written.
     pub evidence: Option<PathBuf>,
     /// What came of each of its requests.
@@ -114,6 +126,15 @@ impl Outcome {
             Verdict::NotPassed { problem, .. } => Some(problem),
         }
     }
+
+    /// `passed`, `failed` or `errored`, as the reports that machines read have it.
+    pub fn word(&self) -> &'static str {
+        match self.problem().map(|problem| problem.kind) {
+            None => "passed",
+            Some(ProblemKind::Failed) => "failed",
+            Some(ProblemKind::Errored) => "errored",
+        }
+    }
 }
 
 /// What happens during a run, in order.
@@ -123,8 +144,8 @@ pub enum Event {
     Started {
         /// How many scenarios are selected.
         scenarios: usize,
-        /// Deployments that run, by name.
-        deployments: Vec<String>,
+        /// Deployments that run, each with how many of the scenarios it takes.
+        deployments: Vec<(String, usize)>,
     },
     /// A deployment is being started; the first start builds what it runs.
     Starting {
@@ -148,6 +169,13 @@ pub enum Event {
         deployment: String,
         /// Why, and what would make it run.
         reason: String,
+    },
+    /// A scenario has its deployment and begins.
+    Playing {
+        /// Name of the deployment.
+        deployment: String,
+        /// Name of the scenario.
+        scenario: String,
     },
     /// A scenario is judged.
     Judged(Box<Outcome>),
@@ -232,7 +260,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Somebody who tells what happens.
+/// Somebody who tells what happens, or makes something of it.
 pub trait Reporter {
     /// Called for every event in order.
     fn tell(&mut self, event: &Event);
@@ -240,29 +268,14 @@ pub trait Reporter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn outcome(problem: Option<Problem>) -> Outcome {
-        Outcome {
-            deployment: "d".into(),
-            file: "a.feature".into(),
-            line: 1,
-            feature: "f".into(),
-            scenario: "s".into(),
-            verdict: problem.map_or(Verdict::Passed, |problem| Verdict::NotPassed {
-                step: "Then x".into(),
-                line: 2,
-                problem,
-            }),
-            took: Duration::ZERO,
-            proofs: Vec::new(),
-            evidence: None,
-            stories: Vec::new(),
-        }
-    }
+    use super::{samples::outcome, *};
 
     fn exit(problems: Vec<Option<Problem>>) -> Exit {
-        Summary { outcomes: problems.into_iter().map(outcome).collect(), ..Summary::default() }.exit()
+        Summary {
+            outcomes: problems.into_iter().map(|problem| outcome("d", "s", problem)).collect(),
+            ..Summary::default()
+        }
+        .exit()
     }
 
     #[test]

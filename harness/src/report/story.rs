@@ -41,8 +41,10 @@ pub struct StorySpan {
     /// `Unset`, `Ok`, `Error`.
     pub status: String,
     /// Microseconds since the earliest span or segment of the request began.
+    #[serde(rename = "start_us")]
     pub start: u64,
     /// Microseconds.
+    #[serde(rename = "took_us")]
     pub took: u64,
     /// Whether its parent is missing.
     pub orphan: bool,

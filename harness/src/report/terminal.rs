@@ -1,49 +1,84 @@
-//! What a person reads while a run goes on: a line a verdict, failures as they happen, a matrix at the end.
+//! What a person reads while a run goes on. On a terminal: failures as they happen above a line for each deployment.
+//! Anywhere else: a line a verdict. At the end a matrix.
+
+mod look;
+mod progress;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    io::{self, IsTerminal, Write},
-    path::Path,
+    io::{self, Write},
 };
 
-use super::{Event, Outcome, Problem, ProblemKind, Reporter, Summary, Verdict};
+use super::{
+    Event, Outcome, Problem, ProblemKind, Reporter, Summary, Verdict,
+    matrix::{Matrix, mark, short},
+};
+use look::{Look, legible, wrapped};
+use progress::Progress;
 
-/// Writes to a stream; colour only where it is a terminal and `NO_COLOR` is not set.
+/// Writes to a stream.
 #[derive(Debug)]
 pub struct Terminal<W> {
     out: W,
-    colour: bool,
+    look: Look,
+    /// Width of the column of deployments.
     width: usize,
     /// What is being built was told once.
     told: BTreeSet<String>,
+    /// Lines that are drawn again with every event; `None` where they would be a heap.
+    progress: Option<Progress>,
 }
 
 impl Terminal<io::Stdout> {
-    /// Standard output.
+    /// Standard output: live and in colour where it is a terminal. `NO_COLOR`, `CLICOLOR` and `CLICOLOR_FORCE` decide on colour.
     pub fn stdout() -> Self {
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { out: io::stdout(), colour, width: 0, told: BTreeSet::new() }
+        Self::new(io::stdout(), Look::of_stdout())
     }
 }
 
 impl<W: Write> Terminal<W> {
     /// Any stream, without colour.
     pub fn plain(out: W) -> Self {
-        Self { out, colour: false, width: 0, told: BTreeSet::new() }
+        Self::new(out, Look::default())
     }
 
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    fn new(out: W, look: Look) -> Self {
+        let progress = look.live().map(|size| Progress::new(size, look.colour));
+        Self { out, look, width: 0, told: BTreeSet::new(), progress }
     }
 
-    fn line(&mut self, text: &str) {
+    /// Prints above the lines that are drawn again.
+    fn say(&mut self, text: &str) {
+        let mut all = self.progress.as_mut().map(Progress::erase).unwrap_or_default();
+        for line in text.lines() {
+            all.push_str(&wrapped(line, self.look.width()));
+            all.push('\n');
+        }
+        self.write(&all);
+    }
+
+    fn draw(&mut self) {
+        if let Some(progress) = &mut self.progress {
+            let text = progress.erase() + &progress.draw();
+            self.write(&text);
+        }
+    }
+
+    fn write(&mut self, text: &str) {
         // A closed pipe (`| head`) must not change the verdict.
-        let _ = writeln!(self.out, "{text}");
+        let _ = self.out.write_all(text.as_bytes());
         let _ = self.out.flush();
     }
 
+    fn paint(&self, code: &str, text: &str) -> String {
+        self.look.paint(code, text)
+    }
+
     fn verdict(&mut self, outcome: &Outcome) {
+        if self.progress.is_some() && outcome.problem().is_none() {
+            return;
+        }
         let word = match outcome.problem().map(|problem| problem.kind) {
             None => self.paint("32", "PASS "),
             Some(ProblemKind::Failed) => self.paint("31;1", "FAIL "),
@@ -52,36 +87,62 @@ impl<W: Write> Terminal<W> {
         let place = format!("{}:{}", short(&outcome.file), outcome.line);
         let took = format!("{:>6} ms", outcome.took.as_millis());
         let width = self.width;
-        let line = format!("{word} {took}  {:<width$}  {place}  {}", outcome.deployment, outcome.scenario);
-        self.line(&line);
+        let scenario = legible(&outcome.scenario);
+        self.say(&format!("{word} {took}  {:<width$}  {place}  {scenario}", outcome.deployment));
         if let Verdict::NotPassed { step, line, problem } = &outcome.verdict {
             let text = failure(outcome, step, *line, problem);
-            self.line(&text);
+            let mut lines = text.lines().map(legible);
+            let mut shown = String::new();
+            for line in lines.by_ref().take(2) {
+                shown.push_str(&self.paint("1", &line));
+                shown.push('\n');
+            }
+            for line in lines {
+                shown.push_str(&self.labelled(&line));
+                shown.push('\n');
+            }
+            shown.push('\n');
+            self.say(&shown);
+        }
+    }
+
+    /// The word that a line of a failure begins with, told apart by colour.
+    fn labelled(&self, line: &str) -> String {
+        let label = line.strip_prefix("  ").and_then(|line| line.split_once("  "));
+        match label {
+            Some((label, rest)) if !label.is_empty() && !label.contains(' ') => {
+                format!("  {}  {rest}", self.paint("36", label))
+            }
+            _ => line.to_owned(),
         }
     }
 
     fn summary(&mut self, summary: &Summary) {
-        let matrix = matrix(summary);
-        self.line(&matrix);
+        self.progress = None;
+        let table = self.table(summary);
+        self.say(&table);
         for (deployment, reason) in &summary.unavailable {
-            let word = self.paint("33;1", "NOT RUN");
-            self.line(&format!("{word}  {deployment}: {reason}"));
+            self.not_run(deployment, reason);
         }
         if summary.outcomes.is_empty() {
             let word = self.paint("33;1", "NOTHING");
-            self.line(&format!(
+            self.say(&format!(
                 "{word}  was selected: no scenario fits the features, tags and deployments that were given"
             ));
         }
         if !summary.unclaimed.is_empty() {
             let word = self.paint("33;1", "NOT RUN");
             let count = summary.unclaimed.len();
-            self.line(&format!(
+            self.say(&format!(
                 "{word}  {count} scenarios whose tags ask for labels that no deployment of this run has:"
             ));
             for scenario in &summary.unclaimed {
-                self.line(&format!("         {scenario}"));
+                self.say(&format!("         {}", legible(scenario)));
             }
+        }
+        for (advice, count) in advice(summary) {
+            let word = self.paint("36", "ADVICE ");
+            self.say(&format!("{word}  {} ({count} scenario{})", legible(&advice), if count == 1 { "" } else { "s" }));
         }
         let text = format!(
             "{} passed, {} failed, {} errored in {:.1} s; waterfalls in {}",
@@ -93,35 +154,71 @@ impl<W: Write> Terminal<W> {
         );
         let code = if summary.failed() + summary.errored() > 0 { "31;1" } else { "32;1" };
         let text = self.paint(code, &text);
-        self.line(&text);
+        self.say(&text);
+    }
+
+    fn not_run(&mut self, deployment: &str, reason: &str) {
+        let word = self.paint("33;1", "NOT RUN");
+        self.say(&format!("{word}  {deployment}: {}", legible(reason)));
+    }
+
+    fn table(&self, summary: &Summary) -> String {
+        let Matrix { deployments, rows } = Matrix::of(summary);
+        let mut text = String::from("\n");
+        for (index, name) in deployments.iter().enumerate() {
+            let _ = writeln!(text, "{}┌ {name}", "│ ".repeat(index));
+        }
+        let mut last = None;
+        for row in rows {
+            if last != Some(row.file) {
+                let _ = writeln!(text, "{}{}", "  ".repeat(deployments.len()), short(row.file));
+                last = Some(row.file);
+            }
+            for cell in row.cells {
+                let shown = mark(cell).to_string();
+                let shown = match cell.map(Outcome::word) {
+                    None => shown,
+                    Some("passed") => self.paint("32", &shown),
+                    Some("failed") => self.paint("31;1", &shown),
+                    Some(_) => self.paint("33;1", &shown),
+                };
+                text.push_str(&shown);
+                text.push(' ');
+            }
+            let _ = writeln!(text, "  {}", legible(row.scenario));
+        }
+        text.push('\n');
+        text
     }
 }
 
 impl<W: Write> Reporter for Terminal<W> {
     fn tell(&mut self, event: &Event) {
+        if let Some(progress) = &mut self.progress {
+            progress.tell(event);
+        }
         match event {
             Event::Started { scenarios, deployments } => {
-                self.width = deployments.iter().map(String::len).max().unwrap_or(0);
-                let names = deployments.join(", ");
-                self.line(&format!("tracegate {}: {scenarios} scenarios on {names}", env!("CARGO_PKG_VERSION")));
+                self.width = deployments.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+                let names: Vec<&str> = deployments.iter().map(|(name, _)| name.as_str()).collect();
+                let names = names.join(", ");
+                self.say(&format!("tracegate {}: {scenarios} scenarios on {names}", env!("CARGO_PKG_VERSION")));
             }
             Event::Starting { builds: Some(what), .. } if self.told.insert(what.clone()) => {
                 let word = self.paint("36", "BUILD");
-                self.line(&format!("{word}            {what} (the first time takes a while)"));
+                self.say(&format!("{word}            {what} (the first time takes a while)"));
             }
-            Event::Starting { .. } => {}
-            Event::Ready { deployment, what, took } => {
+            Event::Ready { deployment, what, took } if self.progress.is_none() => {
                 let width = self.width;
                 let word = self.paint("36", "READY");
-                self.line(&format!("{word} {:>6} ms  {deployment:<width$}  {what}", took.as_millis()));
+                self.say(&format!("{word} {:>6} ms  {deployment:<width$}  {what}", took.as_millis()));
             }
-            Event::Unavailable { deployment, reason } => {
-                let word = self.paint("33;1", "NOT RUN");
-                self.line(&format!("{word}  {deployment}: {reason}"));
-            }
+            Event::Starting { .. } | Event::Ready { .. } | Event::Playing { .. } => {}
+            Event::Unavailable { deployment, reason } => self.not_run(deployment, reason),
             Event::Judged(outcome) => self.verdict(outcome),
             Event::Finished(summary) => self.summary(summary),
         }
+        self.draw();
     }
 }
 
@@ -137,92 +234,49 @@ pub(super) fn failure(outcome: &Outcome, step: &str, line: usize, problem: &Prob
     text
 }
 
-/// Scenarios by deployments: `✓` passed, `✗` failed, `!` errored, `·` not for this deployment.
-fn matrix(summary: &Summary) -> String {
-    let deployments: BTreeSet<&str> = summary.outcomes.iter().map(|outcome| outcome.deployment.as_str()).collect();
-    let deployments: Vec<&str> = deployments.into_iter().collect();
-    type Key<'a> = (&'a Path, usize, &'a str);
-    let mut rows: Vec<(Key<'_>, Vec<char>)> = Vec::new();
-    for outcome in &summary.outcomes {
-        let key = (outcome.file.as_path(), outcome.line, outcome.scenario.as_str());
-        let column = deployments.iter().position(|name| *name == outcome.deployment).unwrap_or(0);
-        let mark = match outcome.problem().map(|problem| problem.kind) {
-            None => '✓',
-            Some(ProblemKind::Failed) => '✗',
-            Some(ProblemKind::Errored) => '!',
-        };
-        // Rows of an outline share line and name: each run of it on a deployment takes the next free row.
-        match rows.iter_mut().find(|(at, marks)| *at == key && marks[column] == '·') {
-            Some((_, marks)) => marks[column] = mark,
-            None => {
-                let mut marks = vec!['·'; deployments.len()];
-                marks[column] = mark;
-                rows.push((key, marks));
-            }
-        }
-    }
-    rows.sort_by_key(|(key, _)| *key);
-    let mut text = String::new();
-    for (index, name) in deployments.iter().enumerate() {
-        let _ = writeln!(text, "{}┌ {name}", "│ ".repeat(index));
-    }
-    let mut last = None;
-    for ((file, _, scenario), marks) in rows {
-        if last != Some(file) {
-            let _ = writeln!(text, "{}{}", "  ".repeat(deployments.len()), short(file));
-            last = Some(file);
-        }
-        let marks: String = marks.iter().flat_map(|mark| [*mark, ' ']).collect();
-        let _ = writeln!(text, "{marks}  {scenario}");
-    }
-    text
-}
+/// How many pieces of advice are shown; all of them are in the report.
+const ADVICE: usize = 12;
 
-/// A feature file from its `features` folder on, as people speak of it.
-fn short(file: &Path) -> String {
-    let parts: Vec<_> = file.iter().map(|part| part.to_string_lossy()).collect();
-    match parts.iter().rposition(|part| part == "features") {
-        Some(at) if at + 1 < parts.len() => parts[at + 1..].join("/"),
-        _ => file.display().to_string(),
+/// What invariants said that fails nothing, each with the number of scenarios that it was said of, the most frequent first.
+fn advice(summary: &Summary) -> Vec<(String, usize)> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for advice in summary.outcomes.iter().flat_map(|outcome| &outcome.advice) {
+        *counts.entry(advice).or_default() += 1;
     }
+    let mut counts: Vec<(String, usize)> =
+        counts.into_iter().map(|(advice, count)| (advice.to_owned(), count)).collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    if counts.len() > ADVICE {
+        let rest = counts.split_off(ADVICE);
+        let most = rest.iter().map(|(_, count)| *count).max().unwrap_or_default();
+        counts.push((format!("and {} more in the report", rest.len()), most));
+    }
+    counts
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{path::PathBuf, time::Duration};
+    use super::{super::samples::outcome, look::Size, *};
 
-    use super::*;
-
-    fn outcome(deployment: &str, scenario: &str, problem: Option<Problem>) -> Outcome {
-        Outcome {
-            deployment: deployment.into(),
-            file: PathBuf::from("/p/features/correlation/files.feature"),
-            line: 12,
-            feature: "Files".into(),
-            scenario: scenario.into(),
-            verdict: problem.map_or(Verdict::Passed, |problem| Verdict::NotPassed {
-                step: "Then the trace has a SERVER span \"GET /files/{path}\"".into(),
-                line: 14,
-                problem,
-            }),
-            took: Duration::from_millis(35),
-            proofs: Vec::new(),
-            evidence: Some("target/tracegate/files-12".into()),
-            stories: Vec::new(),
-        }
+    fn told_with(look: Look, events: &[Event]) -> String {
+        let mut out = Vec::new();
+        let mut terminal = Terminal::new(&mut out, look);
+        events.iter().for_each(|event| terminal.tell(event));
+        String::from_utf8(out).unwrap()
     }
 
     fn told(events: &[Event]) -> String {
-        let mut out = Vec::new();
-        let mut terminal = Terminal::plain(&mut out);
-        events.iter().for_each(|event| terminal.tell(event));
-        String::from_utf8(out).unwrap()
+        told_with(Look::default(), events)
+    }
+
+    fn judged(outcome: Outcome) -> Event {
+        Event::Judged(Box::new(outcome))
     }
 
     #[test]
     fn a_failure_names_place_step_deployment_and_evidence() {
         let problem = Problem::failed("closest    SERVER \"GET /files/\"");
-        let text = told(&[Event::Judged(Box::new(outcome("lambda", "A file is read", Some(problem))))]);
+        let text = told(&[judged(outcome("lambda", "A file is read", Some(problem)))]);
         assert!(text.contains("FAIL      35 ms  lambda  correlation/files.feature:12  A file is read"), "{text}");
         assert!(text.contains("files.feature:14  Then the trace has a SERVER span"), "{text}");
         assert!(text.contains("  closest    SERVER \"GET /files/\"\n  trace tree"), "{text}");
@@ -238,13 +292,55 @@ mod tests {
             ],
             ..Summary::default()
         };
-        let text = matrix(&summary);
+        let text = told(&[Event::Finished(summary)]);
         assert!(text.contains("✓ ✗   one"), "{text}");
         assert!(text.contains("· !   two"), "{text}");
     }
 
     #[test]
-    fn no_colour_is_written_to_a_pipe() {
-        assert!(!told(&[Event::Judged(Box::new(outcome("p", "s", None)))]).contains('\x1b'));
+    fn to_a_pipe_every_verdict_is_a_line_without_colour_and_nothing_is_drawn_twice() {
+        let text = told(&[judged(outcome("p", "s", None)), judged(outcome("p", "t", Some(Problem::failed("x"))))]);
+        assert!(text.contains("PASS ") && text.contains("FAIL "), "{text}");
+        assert!(!text.contains('\x1b'), "{text:?}");
+    }
+
+    #[test]
+    fn on_a_terminal_passes_are_counted_in_one_line_a_deployment_and_failures_stay() {
+        let look = Look { colour: false, size: Some(Size { columns: 60, rows: 24 }), redraws: true };
+        let events = [
+            Event::Started { scenarios: 2, deployments: vec![("lambda".into(), 2), ("web".into(), 1)] },
+            judged(outcome("lambda", "one", None)),
+            judged(outcome("lambda", "two", Some(Problem::failed("closest    none")))),
+        ];
+        let text = told_with(look, &events);
+        assert!(!text.contains("PASS"), "{text}");
+        let [web, lambda] = text.lines().rev().take(2).collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert!(lambda.starts_with("lambda") && lambda.contains("2/2") && lambda.contains("1 failed"), "{text}");
+        assert!(web.starts_with("web") && web.contains("0/1"), "{text}");
+        assert_eq!(text.matches("\x1b[2A\r\x1b[J").count(), 2, "drawn twice before, and erased: {text:?}");
+        assert!(text.contains("  closest    none\n"), "{text}");
+    }
+
+    #[test]
+    fn what_a_service_wrote_cannot_steer_the_terminal() {
+        let text = told(&[judged(outcome("p", "a\x1b]0;x\x07", Some(Problem::failed("line\x1b[2J\rgone"))))]);
+        assert!(!text.contains(['\x1b', '\x07', '\r']), "{text:?}");
+        assert!(text.contains("line␛[2J␍gone"), "{text}");
+    }
+
+    #[test]
+    fn advice_is_told_once_with_the_number_of_scenarios() {
+        let with = |name: &str, advice: &[&str]| Outcome {
+            advice: advice.iter().map(|advice| (*advice).to_owned()).collect(),
+            ..outcome("process", name, None)
+        };
+        let (old, name) = ("deprecated-attributes: attribute http.method is deprecated", "unknown-service: spans");
+        let outcomes = vec![with("one", &[old]), with("two", &[name, old])];
+        let text = told(&[Event::Finished(Summary { outcomes, ..Summary::default() })]);
+        assert!(text.contains(&format!("ADVICE   {old} (2 scenarios)\nADVICE   {name} (1 scenario)\n")), "{text}");
+        let many: Vec<String> = (0..20).map(|n| format!("rule: {n:02}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let text = told(&[Event::Finished(Summary { outcomes: vec![with("one", &many)], ..Summary::default() })]);
+        assert!(text.contains("rule: 11 ") && !text.contains("rule: 12 ") && text.contains("and 8 more"), "{text}");
     }
 }

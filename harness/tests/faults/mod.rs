@@ -1,5 +1,6 @@
 //! Instrumentation faults, each with the scenario that should see it.
 
+pub mod invariants;
 pub mod late;
 pub mod tamper;
 

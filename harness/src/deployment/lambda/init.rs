@@ -141,17 +141,29 @@ impl Environments {
                 },
                 (who, status) = processes.exited() => break Some(Why::Failed(ended(who, &status))),
                 () = tokio::time::sleep_until(deadline) => {
-                    let missing = match (unregistered.first(), waiting.is_empty()) {
-                        (Some(name), _) => format!("the extension {name} did not register"),
-                        (None, true) => "did not ask for an event".into(),
+                    let registered = || {
+                        let names: Vec<String> = api.extensions().into_iter().map(|extension| extension.name).collect();
+                        if names.is_empty() { "none did".to_owned() } else { format!("there is {}", names.join(", ")) }
+                    };
+                    let (missing, hint) = match (unregistered.first(), waiting.is_empty()) {
+                        (Some(name), _) => (
+                            format!("the extension {name} did not register"),
+                            format!("it registers with its own name in Lambda-Extension-Name ({})", registered()),
+                        ),
+                        (None, true) => (
+                            "did not ask for an event".into(),
+                            "does it speak the Lambda Runtime API (AWS_LAMBDA_RUNTIME_API)?".into(),
+                        ),
                         (None, false) => {
                             let names = api.extensions();
                             let late = names.iter().enumerate().find(|(index, _)| !idle.contains_key(index));
                             let late = late.map(|(_, extension)| extension.name.clone()).unwrap_or_default();
-                            format!("the extension {late} registered and did not ask for an event")
+                            (
+                                format!("the extension {late} registered and did not ask for an event"),
+                                "Init ends when every extension has called /2020-01-01/extension/event/next".into(),
+                            )
                         }
                     };
-                    let hint = "does it speak the Lambda Runtime API (AWS_LAMBDA_RUNTIME_API)?";
                     let message = format!("timed out in Init: {missing} within {limit:?}; {hint}");
                     break Some(Why::TimedOut(Failure::of_platform("Sandbox.Timedout", message)));
                 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    environment::{Begun, Call, Command, Environment, Environments, Invoke, Reason, State, epoch_ms},
+    environment::{Begun, Call, Command, Environment, Environments, Invoke, Reason, State, catch_up, epoch_ms},
     fresh_id,
     platform::{End, InitPhase, Platform},
     pool::{Place, Turn},
@@ -66,7 +66,7 @@ impl Environments {
                     }
                     Some(Command::Invoke(invoke)) => {
                         let turn = place.turn();
-                        if !invoke.is_taken(&self.store) {
+                        if !invoke.take_turn(&self.store) {
                             state = State::Cold;
                             continue;
                         }
@@ -106,6 +106,7 @@ impl Environments {
         let mut ending: Option<Ending> = None;
         let platform = api.platform().clone();
         let mut arrived = first;
+        let mut is_over = false;
         let (reason, status) = loop {
             if let Some((invoke, turn)) = arrived.take() {
                 let deadline = Instant::now() + self.spec.function.timeout;
@@ -183,14 +184,19 @@ impl Environments {
                     }
                     Some(Command::Invoke(invoke)) => {
                         let turn = place.turn();
-                        arrived = invoke.is_taken(&self.store).then_some((invoke, turn));
+                        arrived = invoke.take_turn(&self.store).then_some((invoke, turn));
                     }
                     Some(Command::Recycle(reply)) => ending = Some(Ending { signal: None, reply }),
                     Some(Command::Stop { signal, grace, reply }) => {
                         ending = Some(Ending { signal: Some((signal, grace)), reply });
                     }
                 },
-                () = tokio::time::sleep_until(deadline) => {
+                () = tokio::time::sleep_until(deadline), if !is_over => {
+                    is_over = true;
+                    catch_up().await;
+                }
+                () = std::future::ready(()), if is_over => {
+                    is_over = false;
                     let now = Instant::now();
                     let late: Vec<String> =
                         running.iter().filter(|(_, one)| one.deadline <= now).map(|(id, _)| id.clone()).collect();
