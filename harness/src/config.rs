@@ -18,6 +18,10 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::capture::Retention;
 
+mod judging;
+
+pub use judging::{Canaries, Invariants};
+
 /// Why a configuration cannot be used. The message names the file, the key and the way out.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub enum ConfigError {
@@ -67,6 +71,12 @@ pub struct Config {
     /// What the sink demands of exporters.
     #[serde(default)]
     pub sink: Sink,
+    /// How strict the invariants are, everywhere.
+    #[serde(default)]
+    pub invariants: Invariants,
+    /// What is planted in every request; a deployment's own `canaries` win.
+    #[serde(default)]
+    pub canaries: Canaries,
     /// HTTP servers that stand in for what the service calls, by name.
     #[serde(default)]
     pub upstreams: BTreeMap<String, Upstream>,
@@ -160,6 +170,11 @@ pub struct Deployment {
     /// (background work, banners).
     #[serde(default)]
     pub ignore_lines: Vec<String>,
+    /// What is planted in every request. Default: `[canaries]`.
+    pub canaries: Option<Canaries>,
+    /// `[invariants]`.
+    #[serde(skip)]
+    pub invariants: Invariants,
 }
 
 /// Process or container, HTTP server or function.
@@ -518,6 +533,7 @@ impl Config {
         config.root = root.to_owned();
         for (name, deployment) in &mut config.deployments {
             deployment.name.clone_from(name);
+            deployment.invariants = config.invariants.clone();
             for (key, value) in &config.env {
                 deployment.env.entry(key.clone()).or_insert_with(|| value.clone());
             }
@@ -532,8 +548,13 @@ impl Config {
                     .map(|what| format!("[deployments.{}] {what}", deployment.name))
             })
             .chain(config.sink.settings().err())
+            .chain(config.invariants.problems())
+            .chain(config.canaries.problems())
             .chain(config.deployments.is_empty().then(|| "no deployment is configured".to_owned()))
             .collect();
+        for deployment in config.deployments.values_mut() {
+            deployment.canaries.get_or_insert_with(|| config.canaries.clone());
+        }
         if problems.is_empty() {
             Ok(config)
         } else {
@@ -568,6 +589,11 @@ impl Deployment {
         labels
     }
 
+    /// What is planted in its requests.
+    pub fn canaries(&self) -> Canaries {
+        self.canaries.clone().unwrap_or_default()
+    }
+
     /// What is built before the first start, if anything: `cargo package`, or the build command.
     pub fn builds(&self) -> Option<String> {
         let cargo = self.cargo.as_ref().map(|cargo| format!("cargo package {}", cargo.package));
@@ -583,7 +609,7 @@ impl Deployment {
     }
 
     fn problems(&self, upstreams: &BTreeMap<String, Upstream>) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems: Vec<String> = self.canaries.iter().flat_map(Canaries::problems).collect();
         let sources = [
             ("command", !self.command.is_empty() && self.image.is_none() && self.dockerfile.is_none()),
             ("cargo", self.cargo.is_some()),

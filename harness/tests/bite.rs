@@ -18,6 +18,9 @@ use tracegate::{
 /// How many faults are tried at once: each has a service of its own.
 const AT_ONCE: usize = 3;
 
+/// Invariants that other tests show to bite: what the platform ends is in `lambda_verdicts.rs`.
+const ELSEWHERE: [&str; 1] = ["invocation-ends"];
+
 struct Quiet;
 
 impl Reporter for Quiet {
@@ -28,13 +31,28 @@ fn main() -> ExitCode {
     let only: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let mut results: Vec<(&'static str, Result<String, String>)> = runtime.block_on(async {
+        let room = "the store has no room";
+        let without_room = async {
+            if only.is_empty() || only.iter().any(|name| room.contains(name)) {
+                vec![(room, without_room().await)]
+            } else {
+                Vec::new()
+            }
+        };
         let late = faults::late::serve().await;
-        let chosen = faults::all(&late)
-            .into_iter()
-            .filter(|fault| only.is_empty() || only.iter().any(|name| fault.name.contains(name)));
+        let garble = faults::late::garble().await;
+        let all = faults::all(&late).into_iter().chain(faults::invariants::all(&garble));
+        let all: Vec<Fault> = all.collect();
+        for rule in tracegate::invariant::rules().filter(|rule| !ELSEWHERE.contains(&rule.name)) {
+            let shown = all.iter().any(|fault| fault.because == rule.name);
+            assert!(shown, "no fault shows that the invariant {} bites", rule.name);
+        }
+        let chosen =
+            all.into_iter().filter(|fault| only.is_empty() || only.iter().any(|name| fault.name.contains(name)));
         stream::iter(chosen)
             .map(|fault| async move { (fault.name, try_one(fault).await) })
             .buffer_unordered(AT_ONCE)
+            .chain(stream::once(without_room).flat_map(stream::iter))
             .inspect(|(name, result)| match result {
                 Ok(caught) => println!("caught  {name}\n          {}", caught.replace('\n', "\n          ")),
                 Err(why) => println!("MISSED  {name}\n          {}", why.replace('\n', "\n          ")),
@@ -49,6 +67,41 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(missed > 0 || results.is_empty()))
 }
 
+/// A run in which the sink drops something can be no pass, and no failure either: it must err, and say why.
+async fn without_room() -> Result<String, String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("tracegate.toml");
+    let mut config = Config::read(&path).map_err(|error| error.to_string())?;
+    config.output = config.output.join("bite").join("the-store-has-no-room");
+    config.sink.retention_age = Some(std::time::Duration::from_millis(1));
+    let mut spec = config.deployments["process"].clone();
+    spec.patience = std::time::Duration::from_secs(4);
+    let feature = config.resolve(&config.features).join("routes/files.feature");
+    let mut selection = gherkin::select(&[feature], None).map_err(|error| error.to_string())?;
+    for feature in &mut selection.features {
+        feature.scenarios.truncate(1);
+    }
+    let tracegate = env!("CARGO_BIN_EXE_tracegate").into();
+    let plan = Plan {
+        workshop: Workshop { config: Arc::new(config), tracegate, tamper: None },
+        selection,
+        deployments: vec![spec],
+        unavailable: Vec::new(),
+        jobs: 1,
+    };
+    let summary = gherkin::run(plan, &mut Quiet).await;
+    match summary.outcomes.as_slice() {
+        [outcome] => match &outcome.verdict {
+            Verdict::NotPassed { problem: Problem { kind: ProblemKind::Errored, message }, .. }
+                if message.contains("the sink dropped the oldest") =>
+            {
+                Ok(message.lines().next().unwrap_or_default().to_owned())
+            }
+            other => Err(format!("{other:?}")),
+        },
+        others => Err(format!("{} scenarios ran", others.len())),
+    }
+}
+
 /// What caught the fault, or what went wrong instead.
 async fn try_one(fault: Fault) -> Result<String, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("tracegate.toml");
@@ -58,6 +111,7 @@ async fn try_one(fault: Fault) -> Result<String, String> {
     // A fault that keeps telemetry away is waited for; no sound run of these scenarios needs this long.
     spec.patience = std::time::Duration::from_secs(4);
     (fault.apply)(&mut spec);
+    faults::invariants::deny(fault.because, &mut spec);
     let feature = config.resolve(&config.features).join(fault.feature);
     let mut selection = gherkin::select(&[feature], None).map_err(|error| error.to_string())?;
     for feature in &mut selection.features {

@@ -4,12 +4,19 @@
 #[path = "reference/capture.rs"]
 mod capture;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use capture::{Reference, Request, load};
 use tracegate::{
-    correlation::{FoundBy, Options, RequestEvidence, Uncorrelated, compare_copies, correlated, request},
-    telemetry::{IdClaim, LineFormat, LogOrigin, LogRecord},
+    correlation::{FoundBy, Options, RequestEvidence, Trace, Uncorrelated, compare_copies, correlated, request},
+    expectation::Canary,
+    invariant::{Grade, Subject, check},
+    stimulus::canary,
+    telemetry::{IdClaim, LineFormat, LogOrigin, LogRecord, Span, SpanId, SpanKind, Value},
 };
 
 fn evidence(reference: &Reference, of: &Request) -> RequestEvidence {
@@ -235,4 +242,97 @@ fn a_line_with_the_ids_of_another_request_is_reported_as_that_requests() {
     };
     assert_eq!(conditions(&mine), [2, 4]);
     assert_eq!(conditions(&other), [3]);
+}
+
+/// The rules that the requests of a capture break, and the advice that they get, each with the number of requests.
+fn broken(capture: &str) -> (BTreeMap<&'static str, usize>, BTreeMap<&'static str, usize>) {
+    let reference = load(capture);
+    let (mut rules, mut advice) = (BTreeMap::new(), BTreeMap::new());
+    for of in &reference.requests {
+        let evidence = evidence(&reference, of);
+        let credentials = canary::credentials(&of.headers);
+        let canaries: Vec<Canary> =
+            credentials.into_iter().filter_map(|(name, value)| Canary::new(name, value)).collect();
+        let findings = reference.store.look(|capture| {
+            // The files do not say when something came, only what; so all of it may be the request's.
+            let mut delivery = of.delivery.clone();
+            delivery.sent.seq = 0;
+            let skew = Duration::from_millis(10);
+            let canaries = &canaries;
+            check(&Subject { evidence: &evidence, delivery: &delivery, capture, complete: true, skew, canaries }, &[])
+        });
+        for grade in [Grade::Rule, Grade::Advice] {
+            let names: BTreeSet<_> =
+                findings.iter().filter(|found| found.grade == grade).map(|found| found.rule).collect();
+            let counts = if grade == Grade::Rule { &mut rules } else { &mut advice };
+            names.into_iter().for_each(|name| *counts.entry(name).or_default() += 1);
+        }
+    }
+    (rules, advice)
+}
+
+#[test]
+fn the_captures_of_the_original_break_no_invariant_but_by_its_known_faults() {
+    // Today's instrumentation still writes the old names of attributes; `http.server.duration` and the like are among its
+    // metrics. The one of then wrote its lines outside of the span: 32 requests with lines whose ids are zero.
+    let advice = |capture| broken(capture).1.into_keys().collect::<Vec<_>>();
+    for capture in ["then-gunicorn", "now-gunicorn", "then-lambda", "now-lambda"] {
+        assert_eq!(broken(capture).0, BTreeMap::new(), "{capture}");
+    }
+    assert_eq!(broken("then-gunicorn").1["log-ids"], 32);
+    assert_eq!(advice("then-gunicorn"), ["deprecated-attributes", "log-ids"]);
+    for capture in ["now-gunicorn", "then-lambda", "now-lambda"] {
+        assert_eq!(advice(capture), ["deprecated-attributes"], "{capture}");
+    }
+}
+
+#[test]
+fn faults_in_the_captures_of_the_original_are_found() {
+    let reference = load("now-gunicorn");
+    let of = &reference.requests[4];
+    let found = evidence(&reference, of);
+    let judged = |spoil: &dyn Fn(&mut RequestEvidence), canaries: &[Canary]| {
+        let mut evidence = found.clone();
+        spoil(&mut evidence);
+        let mut delivery = of.delivery.clone();
+        delivery.sent.seq = 0;
+        let findings = reference.store.look(|capture| {
+            let skew = Duration::from_millis(10);
+            check(&Subject { evidence: &evidence, delivery: &delivery, capture, complete: true, skew, canaries }, &[])
+        });
+        let rules = findings.iter().filter(|finding| finding.grade == Grade::Rule).map(|finding| finding.rule);
+        rules.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    let changed = |evidence: &mut RequestEvidence, change: &dyn Fn(&mut Span)| {
+        let spans = evidence.trace.spans().map(|span| {
+            let mut span = (**span).clone();
+            change(&mut span);
+            Arc::new(span)
+        });
+        let spans: Vec<_> = spans.collect();
+        evidence.trace = Trace::new(spans, &of.delivery.remote_parents());
+    };
+    assert_eq!(judged(&|_| {}, &[]), [""; 0]);
+    let backwards =
+        |evidence: &mut RequestEvidence| changed(evidence, &|span| span.end_unix_nano = span.start_unix_nano - 1);
+    assert_eq!(judged(&backwards, &[]), ["end-after-start"]);
+    let failed = |evidence: &mut RequestEvidence| {
+        changed(evidence, &|span| {
+            if span.kind == SpanKind::Server {
+                span.attributes = [("http.status_code", Value::Int(500))].into_iter().collect();
+            }
+        });
+    };
+    assert_eq!(judged(&failed, &[]), ["server-status"]);
+    let nameless = |evidence: &mut RequestEvidence| changed(evidence, &|span| span.resource = Arc::default());
+    assert_eq!(judged(&nameless, &[]), ["service-name"]);
+    let astray = |evidence: &mut RequestEvidence| {
+        let named = |record: &&mut Arc<LogRecord>| record.span_id.valid().is_some();
+        let record = evidence.logs.iter_mut().find(named).expect("a record with ids");
+        *record = Arc::new(LogRecord { span_id: IdClaim::Valid(SpanId::random()), ..(**record).clone() });
+    };
+    assert!(judged(&astray, &[]).contains(&"ids-resolve"));
+    // The original logs every header as it came.
+    let agent = Canary::new("the User-Agent", of.delivery.user_agent.as_str()).expect("a long one");
+    assert_eq!(judged(&|_| {}, &[agent]), ["no-secret"]);
 }

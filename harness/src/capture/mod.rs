@@ -13,7 +13,7 @@ mod token;
 
 pub use index::{Decoded, Index, LogRow, SpanRow};
 pub use store::{
-    Capture, Dropped, Encoding, ExportRequest, Fault, Found, Items, Lifecycle, Mark, Retention, Signal, Store, Tamper,
+    Capture, Dropped, Encoding, ExportRequest, Fault, Items, Lifecycle, Mark, Retention, Signal, Store, Tamper,
     Transport,
 };
 pub use token::Token;

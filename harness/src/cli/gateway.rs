@@ -149,7 +149,8 @@ fn spec(args: &GatewayArgs, config: &Config) -> Result<config::Deployment, miett
     if !found.kind.is_lambda() {
         return Err(GatewayError::NoFunction { name: found.name.clone(), kind: found.kind }.into());
     }
-    let mut spec = found.clone();
+    // What a person sends arrives as it was sent.
+    let mut spec = config::Deployment { canaries: Some(config::Canaries::none()), ..found.clone() };
     if let Some(kind) = args.kind.filter(|kind| *kind != spec.gateway.kind) {
         spec.gateway = config::Gateway { kind, timeout: spec.gateway.timeout, ..config::Gateway::default() };
     }

@@ -19,7 +19,7 @@ use crate::{
         Capture, Decoded, Encoding, ExportRequest, Retention, Store, Token,
         file::FileError,
         query::{self, Api},
-        relay::{Neighbour, READY, TOKEN_VARIABLE},
+        relay::{Neighbour, READY, SHORTEST_TOKEN, TOKEN_VARIABLE},
         sink::{
             Settings, Sink,
             settings::{TlsError, TlsFiles},
@@ -130,8 +130,8 @@ pub enum ServeError {
     #[error("the relay cannot start")]
     Relay(#[source] io::Error),
     /// A relay without a secret would let anybody in.
-    #[error("{TOKEN_VARIABLE} is not set")]
-    #[diagnostic(help("set it to a secret of at least 16 characters that the test process knows too"))]
+    #[error("{TOKEN_VARIABLE} is not set, or too short")]
+    #[diagnostic(help("set it to a secret of at least {SHORTEST_TOKEN} characters that the test process knows too"))]
     NoToken,
     /// Signals cannot be handled here.
     #[error("cannot wait for SIGTERM and SIGINT")]
@@ -150,7 +150,10 @@ pub async fn run(args: ServeArgs) -> Result<(), ServeError> {
     // First of all: as process 1 of a container it gets no default action for signals.
     let mut interrupted = Interrupts::new().map_err(ServeError::Signals)?;
     if let Some(control) = args.control {
-        let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| token.len() >= 16).ok_or(ServeError::NoToken)?;
+        let token = std::env::var(TOKEN_VARIABLE)
+            .ok()
+            .filter(|token| token.len() >= SHORTEST_TOKEN)
+            .ok_or(ServeError::NoToken)?;
         let neighbour = Neighbour::bind(args.host, control, &args.relay, &token).await.map_err(ServeError::Relay)?;
         let ports: Vec<_> = neighbour.relays().iter().map(|relay| relay.port().to_string()).collect();
         say(&format!("{READY}: ports {}, control port {}", ports.join(", "), neighbour.control().port()));

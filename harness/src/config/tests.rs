@@ -142,3 +142,36 @@ fn the_sink_demands_headers_and_what_is_none_is_named_without_its_value() {
     let error = with("require-headers = { x = \"sec\\u0007ret\" }").unwrap_err().to_string();
     assert!(error.contains("the value of x is no header value"), "{error}");
 }
+
+const WEB: &str = "[deployments.web]\nkind = 'process'\ncommand = ['./web']\nready = { http = '/up' }\n";
+
+#[test]
+fn advice_is_denied_by_name_and_an_unknown_name_is_refused_with_the_nearest() {
+    let deny = |name: &str| parse(&format!("[invariants]\ndeny = ['{name}']\n{WEB}"));
+    assert_eq!(deny("unknown-service").unwrap().deployments["web"].invariants.deny, ["unknown-service"]);
+    let unknown = deny("deprecated-atributes").unwrap_err().to_string();
+    assert!(unknown.contains("did you mean \"deprecated-attributes\"?"), "{unknown}");
+    let rule = deny("no-orphan").unwrap_err().to_string();
+    assert!(rule.contains("fails a scenario anyway"), "{rule}");
+}
+
+#[test]
+fn the_skew_is_10_ms_unless_it_is_declared() {
+    assert_eq!(parse(WEB).unwrap().invariants.skew, Duration::from_millis(10));
+    let wide = parse(&format!("[invariants]\nskew = '2s'\n{WEB}")).unwrap();
+    assert_eq!(wide.deployments["web"].invariants.skew, Duration::from_secs(2));
+}
+
+#[test]
+fn canaries_of_a_deployment_win_over_those_of_all_and_what_cannot_be_planted_is_refused() {
+    assert_eq!(parse(WEB).unwrap().deployments["web"].canaries(), Canaries::default());
+    let text = format!("[canaries]\nquery = 'token'\n{WEB}canaries = {{ cookie = false }}\n");
+    let config = parse(&text).unwrap();
+    let web = config.deployments["web"].canaries();
+    assert!(!web.cookie && web.query.is_none() && config.canaries.cookie);
+    for (text, expected) in [("headers = ['a b']", "no header name"), ("headers = ['Cookie']", "cookie = true")] {
+        let error = parse(&format!("[canaries]\n{text}\n{WEB}")).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert!(parse(&format!("[canaries]\nquery = 'a&b'\n{WEB}")).unwrap_err().to_string().contains("not a name"));
+}

@@ -112,6 +112,11 @@ pub(crate) fn export(store: &Store, spans: Vec<Span>) {
     add(store, Signal::Traces, Decoded::Spans(spans));
 }
 
+/// One export request with these metrics.
+pub(crate) fn export_metrics(store: &Store, metrics: Vec<Metric>) {
+    add(store, Signal::Metrics, Decoded::Metrics(metrics));
+}
+
 fn add(store: &Store, signal: Signal, decoded: Decoded) {
     let request = ExportRequest {
         signal,

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     capture::{Mark, Store},
     config,
-    stimulus::{ContextForm, Delivery, HttpRequest, Identity},
+    stimulus::{ContextForm, Delivery, HttpRequest, Identity, canary},
     telemetry::TraceId,
 };
 
@@ -111,7 +111,7 @@ impl Deployment {
         &self.spec
     }
 
-    /// Sends a request: over HTTP, or as the gateway's event to a function.
+    /// Sends a request: over HTTP, or as the gateway's event to a function, with the canaries of the configuration planted.
     ///
     /// # Errors
     ///
@@ -127,8 +127,14 @@ impl Deployment {
     /// As [`send`](Self::send).
     pub async fn send_for(&self, request: HttpRequest, identity: Identity) -> Result<Delivery, SiteError> {
         let mark = next_mark("tracegate");
+        // What a scenario says was sent is what it wrote: a planted query is in no message.
+        let target = request.target.clone();
+        let request = canary::plant(request, &self.spec.canaries(), &mark);
         match &self.running {
-            Running::Function(function) => function.send(&self.spec, &self.store, request, identity, mark).await,
+            Running::Function(function) => {
+                let delivery = function.send(&self.spec, &self.store, request, identity, mark).await?;
+                Ok(Delivery { target, ..delivery })
+            }
             Running::Service(service) => {
                 let own = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
                 let user_agent = own.map_or_else(|| mark.clone(), |(_, value)| value.clone());
@@ -139,7 +145,7 @@ impl Deployment {
                 Ok(Delivery {
                     mark,
                     method: request.method,
-                    target: request.target,
+                    target,
                     user_agent,
                     caller: told.then_some(request.caller),
                     form: request.form,

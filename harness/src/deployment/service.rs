@@ -97,7 +97,7 @@ impl Service {
                         again.tick().await;
                         let request = probe(target);
                         let mark = next_mark("tracegate-ready");
-                        let after = store.look(|capture| capture.last_seq());
+                        let after = store.mark(Mark::ReadyAsked).seq;
                         self.fences.own(&request.caller);
                         match http::send(self.address, &request, &mark, spec.request_timeout).await {
                             Ok(response) if response.status < 500 => {

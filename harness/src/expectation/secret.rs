@@ -15,6 +15,7 @@ pub struct Canary {
     value: String,
     escaped: String,
     base64: Vec<String>,
+    hex: String,
 }
 
 impl Canary {
@@ -27,11 +28,15 @@ impl Canary {
         // A line is JSON, where a quote and a backslash are written with a backslash.
         let quoted = serde_json::Value::from(value.as_str()).to_string();
         let escaped = quoted[1..quoted.len() - 1].to_owned();
-        Some(Self { name: name.into(), base64: base64_forms(&value), escaped, value })
+        Some(Self { name: name.into(), base64: base64_forms(&value), hex: hex::encode(&value), escaped, value })
     }
 
     /// The form in which `text` holds this canary, if it does.
     pub fn found_in(&self, text: &str) -> Option<SecretForm> {
+        // No form is shorter than the value, and most attributes are.
+        if text.len() < self.value.len() {
+            return None;
+        }
         if text.contains(&self.value) || text.contains(&self.escaped) {
             return Some(SecretForm::Plain);
         }
@@ -41,7 +46,17 @@ impl Canary {
                 return Some(SecretForm::PercentEncoded);
             }
         }
-        self.base64.iter().any(|form| text.contains(form)).then_some(SecretForm::Base64)
+        if self.base64.iter().any(|form| text.contains(form)) {
+            return Some(SecretForm::Base64);
+        }
+        let long = text.len() >= self.hex.len();
+        (long && text.to_ascii_lowercase().contains(&self.hex)).then_some(SecretForm::Hexadecimal)
+    }
+
+    /// The text without the value, where it holds it plain.
+    pub fn hide(&self, text: &str) -> String {
+        let hidden = "[a secret]";
+        text.replace(&self.value, hidden).replace(&self.escaped, hidden)
     }
 }
 
@@ -79,6 +94,8 @@ pub enum SecretForm {
     PercentEncoded,
     /// In base64, of either alphabet.
     Base64,
+    /// In hexadecimal digits.
+    Hexadecimal,
 }
 
 impl fmt::Display for SecretForm {
@@ -87,6 +104,7 @@ impl fmt::Display for SecretForm {
             Self::Plain => "as sent",
             Self::PercentEncoded => "percent-encoded",
             Self::Base64 => "in base64",
+            Self::Hexadecimal => "in hexadecimal digits",
         })
     }
 }

@@ -54,8 +54,9 @@ pub(super) fn write(folder: &Path, scene: &Scene, verdict: &Verdict) -> io::Resu
 
 fn verdict_text(scene: &Scene, verdict: &Verdict) -> String {
     let proofs: Vec<&str> = scene.proofs.iter().map(String::as_str).collect();
+    let advice: String = scene.advice.iter().map(|advice| format!("advice  {advice}\n")).collect();
     match verdict {
-        Verdict::Passed => format!("passed\n{}\n", proofs.join("\n")),
+        Verdict::Passed => format!("passed\n{}\n{advice}", proofs.join("\n")),
         Verdict::NotPassed { step, line, problem } => {
             format!("{:?} in line {line}: {step}\n{}\n", problem.kind, problem.message)
         }

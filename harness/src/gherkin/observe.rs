@@ -20,9 +20,10 @@ use crate::{
         segments::{drawn, segments},
     },
     deployment::Proof,
-    invariant::{self, Subject},
+    expectation::Canary,
+    invariant::{self, Finding, Grade, Subject},
     report::Problem,
-    stimulus::{Delivery, Invocation},
+    stimulus::{Delivery, Invocation, canary},
 };
 
 /// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
@@ -39,6 +40,18 @@ pub(super) struct Seen<'a> {
     pub evidence: RequestEvidence,
     pub delivery: &'a Delivery,
     pub capture: &'a Capture,
+    /// How far clocks may be apart.
+    pub skew: Duration,
+}
+
+impl Seen<'_> {
+    /// What is wrong by these invariants, a line each; for steps that ask for what they say.
+    pub fn broken(&self, rules: &[&str]) -> Vec<String> {
+        let Self { evidence, delivery, capture, skew } = self;
+        let subject = Subject { evidence, delivery, capture, complete: true, skew: *skew, canaries: &[] };
+        let findings = invariant::check_only(&subject, rules);
+        findings.iter().map(|finding| format!("broken     {finding}")).collect()
+    }
 }
 
 /// Twice the longest time that a span or a log record has taken to arrive, and a second for what is under way.
@@ -207,21 +220,53 @@ impl Scene {
             self.stage.unprovable.set(true);
             self.proofs.insert("completeness not proven: rules about what is missing were not judged".into());
         }
-        self.judge_at_last(&all, |scene, capture| scene.judge_invariants(capture, complete, except)).await
+        let judged = self.judge_at_last(&all, |scene, capture| scene.judge_invariants(capture, complete, except)).await;
+        let told = self.instance.store().look(|capture| {
+            let findings = self.sent.iter().flat_map(|sent| self.findings(&self.seen(capture, sent), complete, except));
+            findings.filter(|finding| !self.fails(finding)).map(|finding| finding.to_string()).collect()
+        });
+        self.advice = told;
+        judged
     }
 
     fn judge_invariants(&self, capture: &Capture, complete: bool, except: &[&str]) -> StepResult {
         for sent in &self.sent {
             let seen = self.seen(capture, sent);
-            let subject = Subject { evidence: &seen.evidence, delivery: seen.delivery, capture, complete };
-            let findings = invariant::check(&subject, except);
-            if !findings.is_empty() {
-                let findings: Vec<String> = findings.iter().map(|finding| format!("broken     {finding}")).collect();
+            let findings = self.findings(&seen, complete, except);
+            let broken = findings.iter().filter(|finding| self.fails(finding));
+            let broken: Vec<String> = broken.map(|finding| format!("broken     {finding}")).collect();
+            if !broken.is_empty() {
                 let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-                return Err(Problem::failed(format!("{}\n{}", findings.join("\n"), self.context(&seen, proof))));
+                return Err(Problem::failed(format!("{}\n{}", broken.join("\n"), self.context(&seen, proof))));
             }
         }
         Ok(())
+    }
+
+    /// What a request breaks, advice included. No value of a canary is in it.
+    fn findings(&self, seen: &Seen<'_>, complete: bool, except: &[&str]) -> Vec<Finding> {
+        let Seen { evidence, delivery, capture, skew } = seen;
+        let canaries = self.canaries(delivery);
+        let subject = Subject { evidence, delivery, capture, complete, skew: *skew, canaries: &canaries };
+        let mut findings = invariant::check(&subject, except);
+        for finding in &mut findings {
+            finding.what = canaries.iter().fold(std::mem::take(&mut finding.what), |what, canary| canary.hide(&what));
+        }
+        findings
+    }
+
+    /// Whether a finding fails the scenario.
+    fn fails(&self, finding: &Finding) -> bool {
+        finding.grade == Grade::Rule || self.stage.spec.invariants.deny.iter().any(|name| name == finding.rule)
+    }
+
+    /// What must not come out of a request: what was planted in it, and what the scenario sends or names itself.
+    fn canaries(&self, delivery: &Delivery) -> Vec<Canary> {
+        let planted = canary::planted(&self.stage.spec.canaries(), &delivery.mark);
+        let own = canary::credentials(&self.draft.headers);
+        let declared = self.draft.secrets.iter().enumerate();
+        let declared = declared.map(|(at, value)| (format!("secret {} of the scenario", at + 1), value.clone()));
+        planted.into_iter().chain(own).chain(declared).filter_map(|(name, value)| Canary::new(name, value)).collect()
     }
 
     /// Where nothing but the time says that lines without ids or spans of other traces are of these requests: watches the
@@ -314,7 +359,8 @@ impl Scene {
     }
 
     fn seen<'a>(&self, capture: &'a Capture, sent: &'a Sent) -> Seen<'a> {
-        Seen { evidence: self.evidence(capture, sent), delivery: &sent.delivery, capture }
+        let skew = self.stage.spec.invariants.skew;
+        Seen { evidence: self.evidence(capture, sent), delivery: &sent.delivery, capture, skew }
     }
 
     fn last_index(&self) -> Result<usize, Problem> {

@@ -328,7 +328,7 @@ fn judge(
         verdict,
         took: left.took,
         proofs: left.proofs,
-        advice: Vec::new(),
+        advice: left.advice,
         evidence: left.evidence,
         stories: left.stories,
     }

@@ -27,6 +27,8 @@ pub(super) struct Left {
     pub took: Duration,
     /// What the verdict rested on.
     pub proofs: Vec<String>,
+    /// What invariants say that fails nothing.
+    pub advice: Vec<String>,
     /// Where the evidence lies.
     pub evidence: Option<PathBuf>,
     pub stories: Vec<Story>,
@@ -73,6 +75,8 @@ pub(super) struct Scene {
     pub soak: Option<Soak>,
     /// What verdicts rested on.
     pub proofs: BTreeSet<String>,
+    /// What invariants say that fails nothing.
+    pub advice: BTreeSet<String>,
     began: Instant,
     hold: Hold,
 }
@@ -166,16 +170,16 @@ impl World {
         let began = Instant::now();
         match instance {
             Ok(instance) => {
-                let (draft, sent, proofs) = (Draft::default(), Vec::new(), BTreeSet::new());
                 self.scene = Some(Scene {
                     stage,
                     instance,
                     feature,
-                    draft,
-                    sent,
+                    draft: Draft::default(),
+                    sent: Vec::new(),
                     ordeal: None,
                     soak: None,
-                    proofs,
+                    proofs: BTreeSet::new(),
+                    advice: BTreeSet::new(),
                     began,
                     hold,
                 });
@@ -233,7 +237,8 @@ impl World {
             scene.sent.iter().map(story).collect()
         });
         let evidence = super::evidence::write(folder, &scene, verdict).ok().map(|()| folder.to_owned());
-        Left { took, proofs: scene.proofs.into_iter().collect(), evidence, stories }
+        let (proofs, advice) = (scene.proofs.into_iter().collect(), scene.advice.into_iter().collect());
+        Left { took, proofs, advice, evidence, stories }
     }
 }
 

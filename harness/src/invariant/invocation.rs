@@ -1,12 +1,14 @@
 //! A rule about the life of an invocation.
 
-use super::Rule;
+use super::{Grade, Rule};
 use crate::capture::Mark;
 
 pub(super) const RULES: &[Rule] = &[Rule {
     name: "invocation-ends",
+    grade: Grade::Rule,
     about: "an invocation ends when its runtime and extensions ask for the next event, not by a timeout or a crash of one of \
             them",
+    limits: "",
     source: "Lambda developer guide, execution environment lifecycle",
     check: |subject| {
         let Some(invocation) = &subject.delivery.invocation else { return Vec::new() };
@@ -20,22 +22,15 @@ pub(super) const RULES: &[Rule] = &[Rule {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Finding, Subject, check};
+    use super::super::{Finding, tests};
     use super::*;
-    use crate::{
-        capture::Store,
-        correlation::{Options, request, samples},
-        stimulus::Delivery,
-    };
+    use crate::{capture::Store, correlation::samples, stimulus::Delivery};
 
     fn findings(delivery: &Delivery, failed: &str) -> Vec<Finding> {
         let store = Store::default();
         let what = "Sandbox.Timedout: Task timed out after 3.00 seconds".into();
         store.mark(Mark::InvocationFailed { request_id: failed.into(), what });
-        store.look(|capture| {
-            let evidence = request(capture, delivery, Options::default());
-            check(&Subject { evidence: &evidence, delivery, capture, complete: true }, &[])
-        })
+        tests::findings(&store, delivery, true, &[], &[])
     }
 
     #[test]

@@ -1,15 +1,44 @@
 //! What is never right, whatever a scenario says: rules that hold for every request of every scenario.
 //!
-//! A rule speaks only of what was received, and of how an invocation ended. That something must be there is for a scenario to say; a health check
-//! without a span is no fault. A scenario opts out of a rule with the tag `@except:RULE` and a reason in its description.
+//! A rule speaks only of what was received, and of how an invocation ended. That something must be there is for a scenario
+//! to say; a health check without a span is no fault. A scenario opts out of a rule with the tag `@except:RULE` and a reason
+//! in its description.
+//!
+//! There are two grades. The breach of a *rule* is wrong in every service. *Advice* is what is wrong in most and right in
+//! some: it is told, and fails only where the configuration denies it.
+//!
+//! | file | about |
+//! | --- | --- |
+//! | [`tree`] | ids, parents, the tree of a request |
+//! | [`spans`] | times, kinds and status of its spans |
+//! | [`logs`] | its log records and lines |
+//! | [`invocation`] | how it ended on Lambda |
+//! | [`resources`] | who sent it |
+//! | [`conventions`] | names and types of attributes |
+//! | [`metrics`] | counts and exemplars |
+//! | [`secrets`] | planted values |
 
+mod conventions;
 mod invocation;
 mod logs;
+mod metrics;
+mod resources;
+mod secrets;
 mod spans;
+mod tree;
 
-use std::fmt::{self, Write as _};
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
-use crate::{capture::Capture, correlation::RequestEvidence, stimulus::Delivery};
+use crate::{
+    capture::{Capture, Items},
+    correlation::RequestEvidence,
+    expectation::Canary,
+    stimulus::Delivery,
+    telemetry::{LogRecord, Metric, Span},
+};
 
 /// One request with everything that came of it.
 #[derive(Debug, Clone, Copy)]
@@ -22,14 +51,59 @@ pub struct Subject<'a> {
     pub capture: &'a Capture,
     /// Whether it is proven that nothing more will come. Rules about what is missing are judged only then.
     pub complete: bool,
+    /// How far clocks may be apart.
+    pub skew: Duration,
+    /// Values in the request that must not come out.
+    pub canaries: &'a [Canary],
+}
+
+impl<'a> Subject<'a> {
+    /// Spans that came since the request was sent: none before it can be of it.
+    fn spans_since(&self) -> Items<'a, Span> {
+        self.capture.spans().since(self.delivery.sent.seq)
+    }
+
+    fn logs_since(&self) -> Items<'a, LogRecord> {
+        self.capture.logs().since(self.delivery.sent.seq)
+    }
+
+    fn metrics_since(&self) -> Items<'a, Metric> {
+        self.capture.metrics().since(self.delivery.sent.seq)
+    }
+
+    fn skew_nanos(&self) -> u64 {
+        u64::try_from(self.skew.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a breach means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grade {
+    /// Wrong in every service: it fails the scenario.
+    Rule,
+    /// Wrong in most services and right in some: it is told, and fails where the configuration denies it.
+    Advice,
+}
+
+impl fmt::Display for Grade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Rule => "rule",
+            Self::Advice => "advice",
+        })
+    }
 }
 
 /// A rule.
 pub struct Rule {
     /// Its name, as in `@except:NAME`.
     pub name: &'static str,
+    /// What its breach means.
+    pub grade: Grade,
     /// What it demands, in a sentence.
     pub about: &'static str,
+    /// What it does not judge, and why, or why it is advice; empty when there is nothing to say.
+    pub limits: &'static str,
     /// Where that is written.
     pub source: &'static str,
     check: fn(&Subject<'_>) -> Vec<String>,
@@ -46,7 +120,10 @@ impl fmt::Debug for Rule {
 pub struct Finding {
     /// Name of the rule.
     pub rule: &'static str,
-    /// What breaks it, naming the span or the record.
+    /// Its grade.
+    pub grade: Grade,
+    /// What breaks it, naming the span or the record. Of advice without ids and durations, so that the same advice
+    /// for many requests reads the same.
     pub what: String,
 }
 
@@ -58,15 +135,33 @@ impl fmt::Display for Finding {
 
 /// Every rule, in the order in which findings are told.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    spans::RULES.iter().chain(logs::RULES).chain(invocation::RULES)
+    let structure = tree::RULES.iter().chain(spans::RULES).chain(logs::RULES);
+    let structure = structure.chain(invocation::RULES);
+    structure.chain(resources::RULES).chain(conventions::RULES).chain(metrics::RULES).chain(secrets::RULES)
 }
 
-/// Everything that a request breaks, of the rules that are not in `except`.
+/// Everything that a request breaks, advice included, of the rules that are not in `except`.
 pub fn check(subject: &Subject<'_>, except: &[&str]) -> Vec<Finding> {
-    rules()
-        .filter(|rule| !except.contains(&rule.name))
-        .flat_map(|rule| (rule.check)(subject).into_iter().map(|what| Finding { rule: rule.name, what }))
-        .collect()
+    findings(subject, |rule| !except.contains(&rule.name))
+}
+
+/// The same of the rules in `only`.
+pub fn check_only(subject: &Subject<'_>, only: &[&str]) -> Vec<Finding> {
+    debug_assert!(only.iter().all(|name| rules().any(|rule| rule.name == *name)), "{only:?}");
+    findings(subject, |rule| only.contains(&rule.name))
+}
+
+fn findings(subject: &Subject<'_>, chosen: impl Fn(&Rule) -> bool) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    for rule in rules().filter(|rule| chosen(rule)) {
+        for what in (rule.check)(subject) {
+            let finding = Finding { rule: rule.name, grade: rule.grade, what };
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+    }
+    findings
 }
 
 /// The rules in Markdown: what `tracegate invariants` prints and `docs/invariants.md` holds.
@@ -75,72 +170,37 @@ pub fn reference() -> String {
         "# Invariants\n\n\
          These rules hold for every request of every scenario, besides what its steps say. They speak of what was received:\n\
          that a span or a line must be there is for a step to say. A scenario opts out with the tag `@except:RULE` and a reason\n\
-         in its description, the text below its name.\n\n\
-         | rule | demands | source |\n| --- | --- | --- |\n",
+         in its description, the text below its name.\n",
     );
-    for rule in rules() {
-        let _ = writeln!(text, "| `{}` | {} | {} |", rule.name, rule.about, rule.source);
+    for (grade, title, introduction) in [
+        (Grade::Rule, "Rules", "The breach of a rule is wrong in every service. It fails the scenario."),
+        (
+            Grade::Advice,
+            "Advice",
+            "What is wrong in most services and right in some. It is told with the verdict and fails nothing, unless\n\
+             `tracegate.toml` says so:\n\n```toml\n[invariants]\ndeny = [\"deprecated-attributes\"]\n\
+             skew = \"10ms\"  # how far the clocks of spans and records may be apart; this is the default\n```",
+        ),
+    ] {
+        let _ = write!(text, "\n## {title}\n\n{introduction}\n");
+        for rule in rules().filter(|rule| rule.grade == grade) {
+            let Rule { name, about, limits, source, .. } = rule;
+            let _ = write!(text, "\n### `{name}`\n\n{}.", capitalised(about));
+            if !limits.is_empty() {
+                let _ = write!(text, " {limits}");
+            }
+            let _ = write!(text, "\n\nSource: {source}.\n");
+        }
     }
     text
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::{
-        correlation::{Options, request, samples},
-        telemetry::{LogRecord, Span, SpanKind},
-    };
-
-    /// The entry span of [`samples::delivery`].
-    pub(crate) fn entry() -> Span {
-        samples::with(samples::span(1, Some(99), "GET /files/{path}"), SpanKind::Server, &[])
-    }
-
-    fn findings(
-        delivery: &Delivery,
-        spans: Vec<Span>,
-        records: Vec<LogRecord>,
-        complete: bool,
-        except: &[&str],
-    ) -> Vec<Finding> {
-        samples::store(spans, records).look(|capture| {
-            let evidence = request(capture, delivery, Options::default());
-            check(&Subject { evidence: &evidence, delivery, capture, complete }, except)
-        })
-    }
-
-    /// The rules that a request breaks for which these spans and records came.
-    pub(crate) fn broken(
-        delivery: &Delivery,
-        spans: Vec<Span>,
-        records: Vec<LogRecord>,
-        complete: bool,
-    ) -> Vec<&'static str> {
-        findings(delivery, spans, records, complete, &[]).into_iter().map(|finding| finding.rule).collect()
-    }
-
-    #[test]
-    fn a_sound_request_breaks_no_rule_and_neither_does_one_without_any_telemetry() {
-        let delivery = samples::delivery();
-        assert_eq!(broken(&delivery, Vec::new(), Vec::new(), true), [""; 0]);
-        assert_eq!(broken(&delivery, vec![entry()], vec![samples::record(Some(1), Some(1))], true), [""; 0]);
-    }
-
-    #[test]
-    fn a_rule_that_is_excepted_is_not_judged() {
-        let backwards = || vec![Span { end_unix_nano: 9, ..entry() }];
-        let delivery = samples::delivery();
-        assert_eq!(findings(&delivery, backwards(), Vec::new(), true, &[]).len(), 1);
-        assert!(findings(&delivery, backwards(), Vec::new(), true, &["end-after-start"]).is_empty());
-    }
-
-    #[test]
-    fn rule_names_are_unique_and_all_in_the_reference() {
-        let mut names: Vec<&str> = rules().map(|rule| rule.name).collect();
-        assert!(names.iter().all(|name| reference().contains(&format!("`{name}`"))));
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), rules().count());
-    }
+fn capitalised(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod sound_tests;
+#[cfg(test)]
+pub(crate) mod tests;

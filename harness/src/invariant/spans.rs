@@ -1,70 +1,27 @@
-//! Rules about spans.
+//! Rules about times, kinds and status of the spans of a request.
 
-use super::{Rule, Subject};
-use crate::{
-    correlation::Stranger,
-    telemetry::{Span, SpanKind, StatusCode},
+use super::{
+    Grade::{Advice, Rule as Always},
+    Rule, Subject,
 };
+use crate::telemetry::{Resource, Span, SpanKind, StatusCode};
+
+/// Attributes that hold the status of an HTTP answer (semantic conventions, stable and old).
+const STATUS: [&str; 2] = ["http.response.status_code", "http.status_code"];
+/// Attributes that make a span one of HTTP.
+const METHOD: [&str; 2] = ["http.request.method", "http.method"];
+
+/// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK` and `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK` of opentelemetry-proto: whether a span
+/// says if its parent is in another process, and what it says.
+const SAYS_REMOTE: u32 = 0x100;
+const IS_REMOTE: u32 = 0x200;
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
-        name: "valid-ids",
-        about: "nothing that is exported is malformed: no zero or short ids, no body that does not decode",
-        source: "W3C Trace Context 3.2.2; opentelemetry-proto",
-        check: |subject| {
-            let during = |seq: u64| (subject.delivery.sent.seq..=subject.capture.last_seq()).contains(&seq);
-            let faults = subject.capture.faults().iter().filter(|fault| during(fault.arrival.seq));
-            faults.map(|fault| format!("{}: {}", fault.signal, fault.reason)).collect()
-        },
-    },
-    Rule {
-        name: "no-orphan",
-        about: "every span's parent is received too, or is the caller's span",
-        source: "instrumentation-score SPA-002",
-        check: |subject| {
-            if !subject.complete {
-                return Vec::new();
-            }
-            // An entry span that names a parent nobody sent is the caller's business as long as it was not told one.
-            let told = !subject.delivery.remote_parents().is_empty();
-            let entries: Vec<_> = subject.evidence.entries.iter().map(|entry| entry.span_id).collect();
-            let orphans = subject.evidence.trace.orphans.iter();
-            orphans.filter(|orphan| told || !entries.contains(&orphan.span.span_id)).map(ToString::to_string).collect()
-        },
-    },
-    Rule {
-        name: "no-duplicate",
-        about: "no span is exported twice, and no two spans share an id",
-        source: "OpenTelemetry specification, Trace SDK, span processors: OnEnd is called once",
-        check: |subject| subject.evidence.trace.duplicates.iter().map(ToString::to_string).collect(),
-    },
-    Rule {
-        name: "no-cycle",
-        about: "no span is its own ancestor",
-        source: "OpenTelemetry specification, overview: a trace is a tree",
-        check: |subject| {
-            subject
-                .evidence
-                .trace
-                .cycles
-                .iter()
-                .map(|cycle| format!("the spans {cycle:?} hang on each other"))
-                .collect()
-        },
-    },
-    Rule {
-        name: "one-trace",
-        about: "all spans of a request are in one trace",
-        source: "OpenTelemetry specification, overview: a trace is a transaction",
-        check: |subject| {
-            let split =
-                |stranger: &&Stranger| matches!(stranger, Stranger::OtherTrace { .. } | Stranger::Detached { .. });
-            subject.evidence.strangers.iter().filter(split).map(ToString::to_string).collect()
-        },
-    },
-    Rule {
         name: "end-after-start",
+        grade: Always,
         about: "no span ends before it starts",
+        limits: "",
         source: "OpenTelemetry specification, Trace API, Span: end timestamp",
         check: |subject| {
             each(subject, |span| {
@@ -76,8 +33,31 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
     Rule {
+        name: "child-in-parent",
+        grade: Advice,
+        about: "a span lies within the time of its parent",
+        limits: "Advice, because work that nobody waits for outlives the span that began it, an answer may be streamed on, and \
+                 a span for what was before (a cold start, a queue) may be made later. CONSUMER spans and children of PRODUCER \
+                 spans are not judged: a message waits.",
+        source: "OpenTelemetry specification, overview, Traces: causally related spans",
+        check: child_in_parent,
+    },
+    Rule {
+        name: "kinds-fit",
+        grade: Advice,
+        about: "a SERVER span stands where a call comes in, not below another span of its own process; what takes a CLIENT \
+                span's call in another process is a SERVER span; every span has a kind",
+        limits: "Advice, because frameworks nest server spans, and a process may call itself. A function's invocation span \
+                 (`faas.…`) may have the server's below it. Whether a parent is in another \
+                 process is known from the span's flags or from resources that name their process, and is else not judged.",
+        source: "OpenTelemetry specification, Trace API, SpanKind; opentelemetry-proto, SpanKind",
+        check: kinds_fit,
+    },
+    Rule {
         name: "sampled",
+        grade: Always,
         about: "what the caller does not sample is not exported",
+        limits: "",
         source: "OpenTelemetry specification, Trace SDK, ParentBased; X-Ray developer guide, Sampled=0",
         check: |subject| match (subject.evidence.sampled(), subject.evidence.trace.spans().next()) {
             (false, Some(span)) => vec![format!("{} {:?} was exported for an unsampled caller", span.kind, span.name)],
@@ -86,20 +66,29 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "server-status",
+        grade: Always,
         about: "a SERVER span with an HTTP status of 5xx has status Error, one with 4xx has not",
+        limits: "Status Ok is a decision of the application and stands. With 4xx, Error stands where the span says what else \
+                 went wrong: by `error.type`, an exception, or a status message.",
+        source: "semantic conventions, HTTP spans, Status; OpenTelemetry specification, Trace API, Set Status",
+        check: |subject| each(subject, server_status),
+    },
+    Rule {
+        name: "client-status",
+        grade: Always,
+        about: "a CLIENT span of HTTP that was answered with 5xx has status Error",
+        limits: "Status Ok is a decision of the application and stands. CLIENT spans that are not of HTTP themselves (of a \
+                 database, an SDK) are not judged: what a status means is theirs to say.",
         source: "semantic conventions, HTTP spans, Status",
-        check: |subject| {
-            each(subject, |span| {
-                let keys = ["http.response.status_code", "http.status_code"];
-                let code = keys.iter().find_map(|key| span.attributes.get(key)?.as_int())?;
-                let error = span.status.code == StatusCode::Error;
-                let wrong =
-                    span.kind == SpanKind::Server && ((code >= 500 && !error) || ((400..500).contains(&code) && error));
-                wrong.then(|| {
-                    format!("{} {:?} has HTTP status {code} and span status {}", span.kind, span.name, span.status.code)
-                })
-            })
-        },
+        check: |subject| each(subject, |span| client_status(span, 500)),
+    },
+    Rule {
+        name: "client-error-status",
+        grade: Advice,
+        about: "a CLIENT span of HTTP that was answered with 4xx has status Error",
+        limits: "Advice, because an instrumentation that knows more of the request may know that a 404 is no error.",
+        source: "semantic conventions, HTTP spans, Status",
+        check: |subject| each(subject, |span| client_status(span, 400)),
     },
 ];
 
@@ -107,28 +96,111 @@ fn each(subject: &Subject<'_>, check: impl Fn(&Span) -> Option<String>) -> Vec<S
     subject.evidence.trace.spans().filter_map(|span| check(span)).collect()
 }
 
+fn answered(span: &Span) -> Option<i64> {
+    STATUS.iter().find_map(|key| span.attributes.get(key)?.as_int())
+}
+
+fn server_status(span: &Span) -> Option<String> {
+    let code = answered(span).filter(|_| span.kind == SpanKind::Server)?;
+    let unmarked = code >= 500 && span.status.code == StatusCode::Unset;
+    let explained = span.attributes.str("error.type").is_some_and(|kind| kind != code.to_string())
+        || span.events.iter().any(|event| event.name == "exception")
+        || !span.status.message.is_empty();
+    let marked = (400..500).contains(&code) && span.status.code == StatusCode::Error && !explained;
+    (unmarked || marked)
+        .then(|| format!("{} {:?} has HTTP status {code} and span status {}", span.kind, span.name, span.status.code))
+}
+
+/// What is wrong with a CLIENT span whose HTTP status is in the hundred that begins at `from` (for 500: and above).
+fn client_status(span: &Span, from: i64) -> Option<String> {
+    let of_http = span.kind == SpanKind::Client && METHOD.iter().any(|key| span.attributes.get(key).is_some());
+    let code = answered(span).filter(|_| of_http)?;
+    let fits = code >= from && (from >= 500 || code < from + 100);
+    (fits && span.status.code == StatusCode::Unset)
+        .then(|| format!("CLIENT {:?} has HTTP status {code} and span status Unset", span.name))
+}
+
+/// Every span with its parent, where that was received.
+fn pairs<'a>(subject: &Subject<'a>) -> impl Iterator<Item = (&'a Span, &'a Span)> {
+    let nodes = subject.evidence.trace.nodes();
+    nodes.iter().filter_map(|node| Some((&*node.span, &*nodes[node.parent?].span)))
+}
+
+fn child_in_parent(subject: &Subject<'_>) -> Vec<String> {
+    let skew = subject.skew_nanos();
+    let judged = |(child, parent): &(&Span, &Span)| {
+        child.kind != SpanKind::Consumer
+            && parent.kind != SpanKind::Producer
+            // `end-after-start` has those.
+            && child.end_unix_nano >= child.start_unix_nano
+            && parent.end_unix_nano >= parent.start_unix_nano
+    };
+    let told = |(child, parent): (&Span, &Span)| {
+        let how = if child.start_unix_nano.saturating_add(skew) < parent.start_unix_nano {
+            "begins before"
+        } else if child.end_unix_nano > parent.end_unix_nano.saturating_add(skew) {
+            "ends after"
+        } else {
+            return None;
+        };
+        let (of_child, of_parent) = ((child.kind, &child.name), (parent.kind, &parent.name));
+        Some(format!(
+            "{} {:?} {how} its parent {} {:?}, by more than {:?}",
+            of_child.0, of_child.1, of_parent.0, of_parent.1, subject.skew
+        ))
+    };
+    pairs(subject).filter(judged).filter_map(told).collect()
+}
+
+/// Whether a span's parent is in another process; `None` where nothing says.
+fn is_remote(child: &Span, parent: &Span) -> Option<bool> {
+    if child.flags & SAYS_REMOTE != 0 {
+        return Some(child.flags & IS_REMOTE != 0);
+    }
+    let names = |resource: &Resource| resource.process();
+    names(&child.resource).zip(names(&parent.resource)).map(|(one, other)| one != other)
+}
+
+fn kinds_fit(subject: &Subject<'_>) -> Vec<String> {
+    let mut found =
+        each(subject, |span| (span.kind == SpanKind::Unspecified).then(|| format!("{:?} has no kind", span.name)));
+    found.extend(pairs(subject).filter_map(|(child, parent)| {
+        let below =
+            |how: &str| Some(format!("{} {:?} {how} {} {:?}", child.kind, child.name, parent.kind, parent.name));
+        match (is_remote(child, parent)?, child.kind, parent.kind) {
+            // An invocation's span and the server's inside the function are SERVER spans, both rightly.
+            (false, SpanKind::Server, _) if parent.attributes.iter().any(|(key, _)| key.starts_with("faas.")) => None,
+            (false, SpanKind::Server, _) => below("stands in one process with its parent"),
+            (true, SpanKind::Internal, SpanKind::Client) => below("takes the call of another process,"),
+            _ => None,
+        }
+    }));
+    found
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{broken, entry};
+    use super::super::tests::{broken, entry, told, with_resource};
     use super::*;
     use crate::{
         correlation::samples,
         stimulus::{Caller, Delivery},
-        telemetry::{SpanId, Status, Value},
+        telemetry::{SpanEvent, Status, Value},
     };
 
     fn of_request(change: impl FnOnce(&mut Span)) -> Vec<&'static str> {
-        let delivery = samples::delivery();
         let mut span = entry();
         change(&mut span);
-        broken(&delivery, vec![span], Vec::new(), true)
+        broken(&samples::delivery(), vec![span], Vec::new(), true)
     }
 
-    fn status(code: i64, status: StatusCode) -> Vec<&'static str> {
-        of_request(|span| {
-            span.attributes = [("http.response.status_code", Value::Int(code))].into_iter().collect();
+    fn http(code: i64, status: StatusCode) -> impl Fn(&mut Span) {
+        move |span| {
+            let status_code = ("http.response.status_code".to_owned(), Value::Int(code));
+            let method = ("http.request.method".to_owned(), Value::from("GET"));
+            span.attributes = [status_code, method].into_iter().collect();
             span.status = Status { code: status, message: String::new() };
-        })
+        }
     }
 
     #[test]
@@ -139,39 +211,93 @@ mod tests {
 
     #[test]
     fn a_5xx_without_error_and_a_4xx_with_error_are_found_and_the_others_are_not() {
-        assert_eq!(status(503, StatusCode::Unset), ["server-status"]);
-        assert_eq!(status(404, StatusCode::Error), ["server-status"]);
-        assert!(status(503, StatusCode::Error).is_empty());
-        assert!(status(404, StatusCode::Unset).is_empty());
-        assert!(status(200, StatusCode::Ok).is_empty());
+        assert_eq!(of_request(http(503, StatusCode::Unset)), ["server-status"]);
+        assert_eq!(of_request(http(404, StatusCode::Error)), ["server-status"]);
+        for (code, status) in [(503, StatusCode::Error), (404, StatusCode::Unset), (200, StatusCode::Ok)] {
+            assert!(of_request(http(code, status)).is_empty(), "{code}");
+        }
     }
 
     #[test]
-    fn an_orphan_is_found_once_completeness_is_proven_and_not_before() {
-        let delivery = samples::delivery();
-        let entry = entry();
-        let mut orphan = entry.clone();
-        orphan.span_id = SpanId::random();
-        orphan.parent_span_id = Some(SpanId::random());
-        orphan.kind = SpanKind::Internal;
-        let spans = vec![entry, orphan];
-        assert_eq!(broken(&delivery, spans.clone(), Vec::new(), true), ["no-orphan"]);
-        assert!(broken(&delivery, spans, Vec::new(), false).is_empty());
+    fn what_an_application_says_itself_of_its_status_stands() {
+        assert!(of_request(http(503, StatusCode::Ok)).is_empty());
+        let cancelled = |say: fn(&mut Span)| {
+            of_request(|span| {
+                http(499, StatusCode::Error)(span);
+                say(span);
+            })
+        };
+        assert!(cancelled(|span| span.status.message = "the client went away".into()).is_empty());
+        let exception = |span: &mut Span| {
+            let (name, attributes) = ("exception".to_owned(), crate::telemetry::Attributes::default());
+            span.events.push(SpanEvent { name, time_unix_nano: 1, attributes });
+        };
+        assert!(cancelled(exception).is_empty());
+    }
+
+    fn call(code: i64, status: StatusCode) -> Vec<&'static str> {
+        let mut span = with_resource(samples::span(2, Some(1), "GET"));
+        http(code, status)(&mut span);
+        span.kind = SpanKind::Client;
+        told(&samples::delivery(), vec![entry(), span], Vec::new())
     }
 
     #[test]
-    fn a_span_that_came_twice_is_found() {
-        let delivery = samples::delivery();
-        let entry = entry();
-        assert_eq!(broken(&delivery, vec![entry.clone(), entry], Vec::new(), true), ["no-duplicate"]);
+    fn a_call_that_was_answered_with_5xx_is_an_error_and_one_with_4xx_should_be() {
+        assert_eq!(call(503, StatusCode::Unset), ["client-status"]);
+        assert_eq!(call(404, StatusCode::Unset), ["client-error-status"]);
+        for (code, status) in [(503, StatusCode::Error), (503, StatusCode::Ok), (404, StatusCode::Error)] {
+            assert!(call(code, status).is_empty(), "{code}");
+        }
+        let mut of_sdk = with_resource(samples::span(2, Some(1), "S3.HeadObject"));
+        http(503, StatusCode::Unset)(&mut of_sdk);
+        of_sdk.kind = SpanKind::Client;
+        of_sdk.attributes = [("http.status_code", Value::Int(503))].into_iter().collect();
+        let rules = told(&samples::delivery(), vec![entry(), of_sdk], Vec::new());
+        assert_eq!(rules, ["deprecated-attributes"], "what is not of HTTP itself");
     }
 
     #[test]
     fn a_span_for_an_unsampled_caller_is_found() {
         let delivery = samples::delivery();
         let unsampled = delivery.caller.map(|caller| Caller { sampled: false, ..caller });
-        let entry = entry();
         let delivery = Delivery { caller: unsampled, ..delivery };
-        assert_eq!(broken(&delivery, vec![entry], Vec::new(), true), ["sampled"]);
+        assert_eq!(broken(&delivery, vec![entry()], Vec::new(), true), ["sampled"]);
+    }
+
+    const MILLI: u64 = 1_000_000;
+
+    fn timed(kind: SpanKind, from: u64, to: u64) -> Vec<&'static str> {
+        let parent = Span { start_unix_nano: 100 * MILLI, end_unix_nano: 200 * MILLI, ..entry() };
+        let child = with_resource(samples::with(samples::span(2, Some(1), "work"), kind, &[]));
+        let child = Span { start_unix_nano: from * MILLI, end_unix_nano: to * MILLI, ..child };
+        let sent = crate::telemetry::Arrival { seq: 0, unix_nano: 99 * MILLI };
+        let answered = crate::telemetry::Arrival { seq: 9, unix_nano: 300 * MILLI };
+        told(&Delivery { sent, answered, ..samples::delivery() }, vec![parent, child], Vec::new())
+    }
+
+    #[test]
+    fn a_child_outside_of_its_parents_time_is_mentioned_and_one_within_the_skew_or_of_a_message_is_not() {
+        assert_eq!(timed(SpanKind::Internal, 150, 211), ["child-in-parent"]);
+        assert_eq!(timed(SpanKind::Internal, 89, 150), ["child-in-parent"]);
+        assert!(timed(SpanKind::Internal, 91, 209).is_empty());
+        assert!(timed(SpanKind::Consumer, 300, 400).is_empty());
+    }
+
+    #[test]
+    fn a_server_span_below_its_own_process_and_work_that_takes_a_call_are_mentioned() {
+        let below = |kind, flags| {
+            let child = with_resource(samples::with(samples::span(2, Some(1), "x"), kind, &[]));
+            told(&samples::delivery(), vec![entry(), Span { flags, ..child }], Vec::new())
+        };
+        assert_eq!(below(SpanKind::Server, SAYS_REMOTE), ["kinds-fit"]);
+        assert!(below(SpanKind::Server, SAYS_REMOTE | IS_REMOTE).is_empty(), "it called itself");
+        assert!(below(SpanKind::Server, 0).is_empty(), "several processes may have one resource");
+        let invocation = samples::with(entry(), SpanKind::Server, &[("faas.invocation_id", "r".into())]);
+        let inside = with_resource(samples::with(samples::span(2, Some(1), "x"), SpanKind::Server, &[]));
+        let spans = vec![invocation, Span { flags: SAYS_REMOTE, ..inside }];
+        assert!(told(&samples::delivery(), spans, Vec::new()).is_empty(), "a server inside a function");
+        assert!(below(SpanKind::Internal, SAYS_REMOTE).is_empty());
+        assert_eq!(below(SpanKind::Unspecified, SAYS_REMOTE), ["kinds-fit"]);
     }
 }

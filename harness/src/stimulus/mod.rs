@@ -1,5 +1,6 @@
 //! What is sent to a deployment, and what came of it.
 
+pub mod canary;
 pub mod gateway;
 pub mod http;
 

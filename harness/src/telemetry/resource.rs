@@ -27,6 +27,15 @@ impl Resource {
             .find_map(|key| self.attributes.get(key))
             .map(ToString::to_string)
     }
+    /// What tells one process from all others, as far as that is certain: `service.instance.id`, else `process.pid` beside
+    /// the host or the container that counts it. A bare `process.pid` is 1 in every container.
+    pub fn process(&self) -> Option<String> {
+        let get = |key: &str| self.attributes.get(key).map(ToString::to_string);
+        get("service.instance.id").or_else(|| {
+            let place = ["container.id", "host.id", "host.name"].iter().find_map(|key| get(key))?;
+            Some(format!("{} on {place}", get("process.pid")?))
+        })
+    }
 }
 
 /// The instrumentation library that produced a span, a log record or a metric.

@@ -48,3 +48,24 @@ async fn take(State(later): State<Arc<Later>>, request: Request) -> StatusCode {
     }
     StatusCode::OK
 }
+
+/// Serves likewise, hands each export request on at once, and sends one behind it that no collector can decode.
+pub async fn garble() -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let router = Router::new().fallback(add_garbage);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+async fn add_garbage(request: Request) -> StatusCode {
+    let (mut parts, body) = request.into_parts();
+    let url = format!("http:/{}", parts.uri.path());
+    let Ok(body) = to_bytes(body, 64 << 20).await else { return StatusCode::BAD_REQUEST };
+    parts.headers.remove("host");
+    parts.headers.remove("content-length");
+    let client = reqwest::Client::new();
+    let sent = client.post(&url).headers(parts.headers.clone()).body(body).send().await;
+    let garbage = client.post(&url).headers(parts.headers).body("no protobuf").send().await;
+    if sent.is_err() || garbage.is_err() { StatusCode::BAD_GATEWAY } else { StatusCode::OK }
+}

@@ -1,11 +1,15 @@
 //! Instrumentation faults, each with the scenario that should see it.
 
+pub mod invariants;
 pub mod late;
 pub mod tamper;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use serde_json::json;
@@ -38,6 +42,8 @@ const REFUSALS: &str = "collector/refusals.feature";
 const FILES: &str = "routes/files.feature";
 const ERRORS: &str = "routes/errors.feature";
 const CONTEXT: &str = "propagation/context.feature";
+const SOAK: &str = "soak/every-trace.feature";
+const EVERY_REQUEST: &str = "Every request of a soak is correlated";
 const LOGS: &str = "logs/correlation.feature";
 const LISTING: &str = "A listing is one server span with one storage span below it";
 const ENTRY: &str = "The entry span hangs on the caller's span";
@@ -296,6 +302,21 @@ pub fn all(late: &str) -> Vec<Fault> {
             ..rewritten("process", LOGS, EVERY_LINE, "was not received")
         },
         Fault {
+            name: "one request in a hundred leaves no span",
+            tamper: one_span_in_a_hundred_is_lost(),
+            ..rewritten("process", SOAK, EVERY_REQUEST, "no span of the caller's trace")
+        },
+        Fault {
+            name: "an exporter under load sends what was taken again",
+            tamper: sent_again(),
+            ..rewritten("workers", SOAK, EVERY_REQUEST, "a duplicate")
+        },
+        Fault {
+            name: "log lines under load with the ids of another request's span",
+            tamper: span_of_the_previous_line(),
+            ..rewritten("process", SOAK, EVERY_REQUEST, "an uncorrelated log record")
+        },
+        Fault {
             name: "a log line is lost",
             tamper: lines(|line| Some(line).filter(|line| !line.contains("Response details"))),
             ..rewritten("process", LOGS, FIELDS, "Response details")
@@ -332,6 +353,27 @@ pub fn all(late: &str) -> Vec<Fault> {
             ..rewritten("process", "redaction/secrets.feature", "A secret in the query", "url.query")
         },
     ]
+}
+
+/// One span in a hundred does not come.
+fn one_span_in_a_hundred_is_lost() -> Option<Arc<dyn Tamper>> {
+    let count = AtomicUsize::new(0);
+    spans(move |mut spans| {
+        spans.retain(|_| count.fetch_add(1, Ordering::Relaxed) % 100 != 50);
+        spans
+    })
+}
+
+/// Each line keeps its trace and names the span that the line before it named.
+fn span_of_the_previous_line() -> Option<Arc<dyn Tamper>> {
+    let last = Mutex::new(json!(null));
+    json_lines(move |line| {
+        let Some(span) = line.get("span_id").cloned() else { return };
+        let before = std::mem::replace(&mut *last.lock().unwrap_or_else(PoisonError::into_inner), span);
+        if before.is_string() {
+            line.insert("span_id".into(), before);
+        }
+    })
 }
 
 /// Every export brings the spans of the one before it once more.

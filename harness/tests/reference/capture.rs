@@ -23,6 +23,8 @@ pub struct Reference {
 pub struct Request {
     pub name: String,
     pub delivery: Delivery,
+    /// As they were sent.
+    pub headers: Vec<(String, String)>,
     /// `None`: rightly no spans.
     pub observed: Option<Observed>,
 }
@@ -127,7 +129,7 @@ fn request(json: &Json, (sent, answered): (u64, u64)) -> Request {
             error: None,
         }),
     };
-    Request { name: format!("{} {}", json["seq"], text("name").unwrap_or_default()), delivery, observed }
+    Request { name: format!("{} {}", json["seq"], text("name").unwrap_or_default()), delivery, headers, observed }
 }
 
 fn from_w3c(header: &str) -> Option<Caller> {

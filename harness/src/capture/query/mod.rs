@@ -51,7 +51,7 @@ fn candidates(capture: &Capture, signal: Signal, filter: &Filter) -> Vec<ExportR
     };
     let arrivals: BTreeSet<u64> = match signal {
         Signal::Traces => capture.spans_of(trace).map(|span| span.arrival.seq).collect(),
-        Signal::Logs => capture.logs_of(trace).map(|found| found.open().arrival.seq).collect(),
+        Signal::Logs => capture.logs_of(trace).map(|record| record.arrival.seq).collect(),
         Signal::Metrics | Signal::Profiles => BTreeSet::new(),
     };
     let found = arrivals.into_iter().filter_map(|seq| requests.binary_search_by_key(&seq, |at| at.arrival.seq).ok());

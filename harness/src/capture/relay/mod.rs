@@ -11,8 +11,10 @@
 //! neighbour that took requests by itself would acknowledge what the test process does not have yet, and no proof of
 //! completeness would hold.
 //!
-//! On a tunnel connection the test process says `tracegate-relay/1 TOKEN⏎` and the neighbour `ready⏎`; later the
-//! neighbour says `PORT⏎`, the test process connects to the server behind that port and says `open⏎` (or `closed⏎`, when
+//! Both sides have a token that was made for the run, and each says one half of it to the other before anything is
+//! paired: who is not the test process gets nothing that is relayed, and who is not the neighbour reaches no server of the
+//! test process. On a tunnel connection the test process says `tracegate-relay/2 HALF⏎` and the neighbour
+//! `ready OTHER-HALF⏎` (or `refused⏎`, without its own half); later the neighbour says `PORT⏎`, the test process connects to the server behind that port and says `open⏎` (or `closed⏎`, when
 //! there is none), and from then on bytes go both ways. A connection that is lost before `open` has carried nothing, and the neighbour takes another.
 
 mod neighbour;
@@ -39,7 +41,7 @@ pub const TOKEN_VARIABLE: &str = "TRACEGATE_RELAY_TOKEN";
 pub const READY: &str = "tracegate relays";
 
 /// First word of a tunnel connection.
-const GREETING: &str = "tracegate-relay/1";
+const GREETING: &str = "tracegate-relay/2";
 
 /// How long one side waits for a line that the other side writes at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,9 +49,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// No line of the protocol is longer.
 const LINE_AT_MOST: u64 = 512;
 
-/// A secret that two sides of a relay share, 128 random bits in hexadecimal digits.
+/// Characters that a token has at least: each half must be a secret by itself.
+pub const SHORTEST_TOKEN: usize = 32;
+
+/// A secret that two sides of a relay share, 256 random bits in hexadecimal digits.
 pub fn random_token() -> String {
-    hex::encode(rand::random::<[u8; 16]>())
+    hex::encode(rand::random::<[u8; 32]>())
+}
+
+/// What the test process says of a token, and what the neighbour answers.
+fn halves(token: &str) -> (&str, &str) {
+    let half = (token.len() / 2..).find(|&at| token.is_char_boundary(at)).unwrap_or(token.len());
+    token.split_at(half)
 }
 
 /// Reads one line, without its line feed. What stands behind it stays in the reader.

@@ -15,8 +15,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{GREETING, in_time, line};
-use crate::capture::listen;
+use super::{GREETING, halves, in_time, line};
+use crate::capture::{listen, token::same};
 
 /// How long an accepted connection waits for the test process to open another tunnel connection.
 const IDLE_WAIT: Duration = Duration::from_secs(30);
@@ -102,16 +102,12 @@ where
 async fn admit(tunnel: TcpStream, token: Arc<str>, ready: mpsc::UnboundedSender<BufReader<TcpStream>>) {
     let mut tunnel = BufReader::new(tunnel);
     let Ok(greeting) = in_time(line(&mut tunnel)).await else { return };
-    let known = greeting.split_once(' ').is_some_and(|(word, given)| word == GREETING && same(given, &token));
-    let answer: &[u8] = if known { b"ready\n" } else { b"refused\n" };
-    if in_time(tunnel.get_mut().write_all(answer)).await.is_ok() && known {
+    let (theirs, ours) = halves(&token);
+    let known = greeting.split_once(' ').is_some_and(|(word, given)| word == GREETING && same(given, theirs));
+    let answer = if known { format!("ready {ours}\n") } else { "refused\n".to_owned() };
+    if in_time(tunnel.get_mut().write_all(answer.as_bytes())).await.is_ok() && known {
         drop(ready.send(tunnel));
     }
-}
-
-/// Compares in a time that does not tell how much of the token was right.
-fn same(given: &str, token: &str) -> bool {
-    given.len() == token.len() && given.bytes().zip(token.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 /// Passes an accepted connection on. When no tunnel can take it, the client sees it closed.

@@ -15,16 +15,18 @@ use tokio::{
 use super::*;
 use crate::capture::{Store, listen, sink::Sink};
 
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
 const LOOPBACK: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 async fn neighbour(relays: &[u16]) -> Neighbour {
-    Neighbour::bind(LOOPBACK, 0, relays, "secret").await.unwrap()
+    Neighbour::bind(LOOPBACK, 0, relays, TOKEN).await.unwrap()
 }
 
 async fn tunnel(neighbour: &Neighbour, servers: &[SocketAddr]) -> Tunnel {
     let ports = neighbour.relays().iter().map(SocketAddr::port);
     let routes: BTreeMap<_, _> = ports.zip(servers.iter().copied()).collect();
-    Tunnel::open(neighbour.control(), "secret", routes).await.unwrap()
+    Tunnel::open(neighbour.control(), TOKEN, routes).await.unwrap()
 }
 
 /// A server that answers with what it was sent, prefixed, once the client has ended its half.
@@ -123,7 +125,7 @@ async fn a_client_that_resets_its_connection_harms_no_other() {
 async fn a_wrong_token_is_refused_and_gets_nothing_that_is_relayed() {
     let neighbour = neighbour(&[0]).await;
     let routes = BTreeMap::from([(neighbour.relays()[0].port(), echo("stolen ").await)]);
-    let error = Tunnel::open(neighbour.control(), "guess", routes).await.unwrap_err();
+    let error = Tunnel::open(neighbour.control(), "X123456789abcdef0123456789abcdef", routes).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     assert!(error.to_string().contains("refused the token"), "{error}");
 
@@ -136,6 +138,40 @@ async fn a_wrong_token_is_refused_and_gets_nothing_that_is_relayed() {
 
     let _tunnel = tunnel(&neighbour, &[echo("mine ").await]).await;
     assert_eq!(ask(neighbour.relays()[0], b"x").await, b"mine x");
+}
+
+#[tokio::test]
+async fn what_listens_in_the_place_of_the_relay_and_does_not_know_the_token_reaches_no_server() {
+    for answer in ["ready\n", "ready 0123456789abcdeX\n", "ready 0123456789abcdef0123456789abcdef\n", "hello\n"] {
+        let listener = listen((LOOPBACK, 0).into()).unwrap();
+        let control = listener.local_addr().unwrap();
+        let impostor = tokio::spawn(async move {
+            let (mut tunnel, _) = listener.accept().await.unwrap();
+            tunnel.write_all(answer.as_bytes()).await.unwrap();
+            // Asks for the server behind a port at once, as a neighbour does.
+            drop(tunnel.write_all(b"9001\nGET / HTTP/1.1\r\n\r\n").await);
+            let mut said = Vec::new();
+            drop(tunnel.read_to_end(&mut said).await);
+            String::from_utf8(said).unwrap()
+        });
+        let routes = BTreeMap::from([(9001, echo("stolen ").await)]);
+        Tunnel::open(control, TOKEN, routes).await.unwrap_err();
+        let said = impostor.await.unwrap();
+        assert!(said.is_empty() || said == "tracegate-relay/2 0123456789abcdef\n", "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_half_of_the_token_is_not_the_token() {
+    let neighbour = neighbour(&[0]).await;
+    for half in ["tracegate-relay/2 \n", "tracegate-relay/2 0123456789abcde\n", "tracegate-relay/1 0123456789abcdef\n"]
+    {
+        let mut stranger = TcpStream::connect(neighbour.control()).await.unwrap();
+        stranger.write_all(half.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stranger.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"refused\n");
+    }
 }
 
 #[tokio::test]
@@ -178,6 +214,6 @@ async fn a_dropped_tunnel_closes_what_it_carried() {
 async fn a_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port();
-    let error = Neighbour::bind(LOOPBACK, 0, &[port], "secret").await.unwrap_err();
+    let error = Neighbour::bind(LOOPBACK, 0, &[port], TOKEN).await.unwrap_err();
     assert!(error.to_string().contains(&format!("cannot listen on 127.0.0.1:{port}")), "{error}");
 }

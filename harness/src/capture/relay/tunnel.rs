@@ -14,7 +14,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{GREETING, in_time, line};
+use super::{GREETING, halves, in_time, line};
+use crate::capture::token::same;
 
 /// Connections that are kept ready; what comes beyond them waits for one round trip.
 const IDLE: usize = 16;
@@ -95,9 +96,17 @@ impl Shared {
             let stream = TcpStream::connect(self.control).await?;
             stream.set_nodelay(true)?;
             let mut tunnel = BufReader::new(stream);
-            tunnel.get_mut().write_all(format!("{GREETING} {}\n", self.token).as_bytes()).await?;
+            let (ours, theirs) = halves(&self.token);
+            tunnel.get_mut().write_all(format!("{GREETING} {ours}\n").as_bytes()).await?;
             match line(&mut tunnel).await?.as_str() {
-                "ready" => Ok(tunnel),
+                answer if answer.strip_prefix("ready ").is_some_and(|given| same(given, theirs)) => Ok(tunnel),
+                answer if answer.starts_with("ready") => Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    format!(
+                        "what listens at {} does not know the token: it is not the relay of this run",
+                        self.control
+                    ),
+                )),
                 "refused" => Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
                     format!("the relay at {} refused the token", self.control),

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 
 /// Why a body cannot be used.
@@ -100,8 +100,13 @@ pub struct Bounds<'a> {
     pub held: &'a Arc<Held>,
 }
 
-/// Reads a body. `announced` is shown its first bytes, as soon as there are five, and says how many there will be in all
-/// when they tell: what announces too much is not waited for.
+/// Most that is allocated at once for a body because it was announced.
+const FIRST: usize = 1 << 20;
+
+/// Reads a body into memory of its own, of just its length: what it came in may be part of a larger buffer, and it is kept.
+///
+/// `announced` is shown its first bytes, as soon as there are five, and says how many there will be in all when they tell:
+/// what announces too much is not waited for.
 pub async fn read(
     mut body: Body,
     bounds: Bounds<'_>,
@@ -110,8 +115,9 @@ pub async fn read(
     let too_large = BodyError::TooLarge { limit: bounds.limit, decompressed: false };
     let reading = async {
         let mut share = Share { held: bounds.held.clone(), bytes: 0 };
-        let mut first = Bytes::new();
-        let mut all = BytesMut::new();
+        let mut all: Vec<u8> = Vec::new();
+        // Of HTTP, where the length is a header and was looked at.
+        let mut expected = usize::try_from(body.size_hint().exact().unwrap_or_default()).unwrap_or_default();
         let mut told = false;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| BodyError::Interrupted(error.to_string()))?;
@@ -120,24 +126,28 @@ pub async fn read(
             if share.bytes > bounds.limit {
                 return Err(too_large);
             }
-            // Most bodies come in one piece, which need not be copied.
-            if first.is_empty() && all.is_empty() {
-                first = data;
-            } else {
-                if all.is_empty() {
-                    all.extend_from_slice(&std::mem::take(&mut first));
-                }
-                all.extend_from_slice(&data);
-            }
-            let so_far = if all.is_empty() { &first[..] } else { &all[..] };
-            if let (false, Some(head)) = (told, so_far.first_chunk::<5>()) {
+            if !told && all.len() + data.len() >= 5 {
                 told = true;
-                if announced(*head).is_some_and(|bytes| bytes > bounds.limit) {
+                let mut head = [0; 5];
+                let mut first = all.iter().chain(data.iter());
+                head.iter_mut().for_each(|byte| *byte = first.next().copied().unwrap_or_default());
+                let length = announced(head);
+                if length.is_some_and(|bytes| bytes > bounds.limit) {
                     return Err(too_large);
                 }
+                expected = length.unwrap_or(expected);
             }
+            let needed = all.len() + data.len();
+            if needed > all.capacity() {
+                // Who announces much has to send it: twice as much as there was, and no more than there will be.
+                let room = if expected < needed { 2 * all.len() } else { expected.min((2 * all.len()).max(FIRST)) };
+                all.reserve_exact(room.max(needed) - all.len());
+            }
+            all.extend_from_slice(&data);
         }
-        Ok((if all.is_empty() { first } else { all.freeze() }, share))
+        // What was not announced may have got more than it needed.
+        all.shrink_to_fit();
+        Ok((Bytes::from(all), share))
     };
     match tokio::time::timeout(bounds.time, reading).await {
         Ok(read) => read,
@@ -171,5 +181,6 @@ fn bounded(encoding: &'static str, decoder: impl Read, limit: usize) -> Result<B
     if decompressed.len() > limit {
         return Err(BodyError::TooLarge { limit, decompressed: true });
     }
+    decompressed.shrink_to_fit();
     Ok(decompressed.into())
 }

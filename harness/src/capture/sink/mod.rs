@@ -62,7 +62,11 @@ pub const BODY_LIMIT: usize = 64 << 20;
 /// `GET` of this path answers 200 as soon as the sink takes requests.
 pub const HEALTH: &str = "/tracegate/health";
 
-/// Bodies up to this many bytes are decoded where they came in; larger and compressed ones do not hold up the others.
+/// Plain bodies up to this many bytes are walked over where they came in; larger and compressed ones do not hold up the
+/// others.
+const WALKED_AT_ONCE: usize = 256 << 10;
+
+/// The same of JSON, which has to be decoded.
 const DECODED_AT_ONCE: usize = 64 << 10;
 
 /// Who gets what a sink takes in.
@@ -256,10 +260,14 @@ impl Inbox {
         Door::Open { abort, served: tokio::spawn(exchange.run(listener)) }
     }
 
-    /// Decodes a body and stores it; the answer's body. Why it is refused was recorded.
+    /// Checks a body and stores it; the answer's body. Why it is refused was recorded.
     async fn take(&self, incoming: Incoming, sent: Bytes, share: Share) -> Result<Bytes, Refusal> {
         let plain = matches!(incoming.compression.as_str(), "" | "identity");
-        let opened = if plain && sent.len() <= DECODED_AT_ONCE {
+        let at_once = match incoming.encoding {
+            Encoding::Protobuf => WALKED_AT_ONCE,
+            Encoding::Json => DECODED_AT_ONCE,
+        };
+        let opened = if plain && sent.len() <= at_once {
             unpack(&incoming, sent, self.settings.body_limit)
         } else {
             // Neither is ever closed: the semaphore lives as long as the inbox, and blocking tasks do not panic.

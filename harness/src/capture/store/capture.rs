@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Dropped, Encoding, ExportRequest, Fault, Lifecycle, Mark, Retention, Signal,
-    shelf::{Found, Items, Shelf},
+    shelf::{Items, Shelf},
 };
 use crate::{
     capture::index::{Decoded, Index, Item, Rows},
@@ -97,8 +97,8 @@ impl Capture {
     }
 
     /// The log records and lines that name a trace, in order of arrival.
-    pub fn logs_of(&self, trace_id: TraceId) -> impl Iterator<Item = Found<'_, LogRecord>> {
-        self.logs.of(trace_id)
+    pub fn logs_of(&self, trace_id: TraceId) -> impl Iterator<Item = &Arc<LogRecord>> {
+        self.logs.of(trace_id).map(|found| found.open())
     }
 
     /// Every metric, once for each time it was exported.

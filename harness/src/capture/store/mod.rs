@@ -21,7 +21,7 @@ use crate::telemetry::{Arrival, LogRecord};
 
 pub use capture::Capture;
 pub use retention::{Dropped, Retention};
-pub use shelf::{Found, Items};
+pub use shelf::Items;
 
 /// A signal of the OpenTelemetry protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -116,6 +116,8 @@ pub enum Mark {
         /// Process or container.
         what: String,
     },
+    /// A request of the harness's own asks whether it answers yet.
+    ReadyAsked,
     /// It answers.
     Ready,
     /// A stimulus is about to be sent.

@@ -225,7 +225,7 @@ fn whole(begin: u64, low: u32) -> u64 {
 }
 
 /// An item of a trace that is decoded only when it is asked for.
-pub struct Found<'a, T: Item> {
+pub(super) struct Found<'a, T: Item> {
     shelf: &'a Shelf<T>,
     block: &'a Block<T>,
     position: u64,
@@ -352,6 +352,10 @@ impl<'a, T: Item> Iterator for Items<'a, T> {
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = (self.back - self.front) as usize;
         (left, Some(left))
+    }
+
+    fn count(self) -> usize {
+        self.len()
     }
 
     fn nth(&mut self, n: usize) -> Option<&'a Arc<T>> {

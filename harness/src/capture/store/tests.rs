@@ -137,7 +137,7 @@ fn lines_and_exported_records_are_in_one_order_and_lines_are_told_apart() {
     line(&store, "two");
     store.look(|capture| {
         assert_eq!(capture.lines().count(), 2);
-        assert_eq!(capture.logs_of(trace(1)).map(|found| found.open().message.as_str()).collect::<Vec<_>>(), ["one"]);
+        assert_eq!(capture.logs_of(trace(1)).map(|record| record.message.as_str()).collect::<Vec<_>>(), ["one"]);
         assert_eq!(capture.received(Signal::Logs).items, 0);
     });
 }

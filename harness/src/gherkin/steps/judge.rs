@@ -3,9 +3,9 @@
 use super::super::observe::Seen;
 use crate::{
     capture::Mark,
-    correlation::{Stranger, xray},
+    correlation::xray,
     expectation::SpanMatcher,
-    stimulus::{ContextForm, Delivery},
+    stimulus::Delivery,
     telemetry::{Span, SpanId, TraceId},
 };
 
@@ -102,23 +102,20 @@ pub(super) fn no_spans(seen: &Seen<'_>) -> Result<(), String> {
     }
 }
 
-/// Everything that makes a trace whole, all that is wrong at once.
+/// The invariants that make a trace whole.
+const WHOLE: [&str; 7] =
+    ["remote-parent", "one-entry", "no-orphan", "no-duplicate", "no-cycle", "end-after-start", "one-trace"];
+
+/// Everything that makes a trace whole, all that is wrong at once: there is one entry span, and no invariant of the tree is
+/// broken.
 pub(super) fn whole(seen: &Seen<'_>) -> Result<(), String> {
-    let evidence = &seen.evidence;
     let mut wrong = Vec::new();
-    match evidence.entries.as_slice() {
+    match seen.evidence.entries.as_slice() {
         [] => wrong.push("received   no span of the request".to_owned()),
         [entry] => {
-            let parents = seen.delivery.remote_parents();
-            let told = !parents.is_empty() && seen.delivery.form != ContextForm::Absent;
-            if told && !entry.parent_span_id.is_some_and(|parent| parents.contains(&parent)) {
-                wrong.push(format!("entry      {}, and not on the caller's span", hanging(entry)));
-            }
-            if !evidence.told_traces.is_empty() && !evidence.told_traces.contains(&entry.trace_id) {
-                wrong.push(format!(
-                    "entry      is in the trace {}, the caller's is {}",
-                    entry.trace_id, evidence.told_traces[0]
-                ));
+            let told = &seen.evidence.told_traces;
+            if !told.is_empty() && !told.contains(&entry.trace_id) {
+                wrong.push(format!("entry      is in the trace {}, the caller's is {}", entry.trace_id, told[0]));
             }
         }
         several => {
@@ -126,21 +123,7 @@ pub(super) fn whole(seen: &Seen<'_>) -> Result<(), String> {
             wrong.push(format!("entry      expected one entry span, found {}: {}", several.len(), names.join(", ")));
         }
     }
-    let trace = &evidence.trace;
-    let entry_ids: Vec<_> = evidence.entries.iter().map(|entry| entry.span_id).collect();
-    // An entry span that hangs on nothing known was named above.
-    let orphans = trace.orphans.iter().filter(|orphan| !entry_ids.contains(&orphan.span.span_id));
-    wrong.extend(orphans.map(|orphan| format!("orphan     {orphan}")));
-    wrong.extend(trace.duplicates.iter().map(|duplicate| format!("duplicate  {duplicate}")));
-    wrong.extend(trace.cycles.iter().map(|cycle| format!("cycle      of the spans {cycle:?}")));
-    let backwards = trace.spans().filter(|span| span.end_unix_nano < span.start_unix_nano);
-    wrong.extend(backwards.map(|span| {
-        let early = std::time::Duration::from_nanos(span.start_unix_nano - span.end_unix_nano);
-        format!("time       {} {:?} ends {early:?} before it starts", span.kind, span.name)
-    }));
-    let split = |stranger: &&Stranger| matches!(stranger, Stranger::OtherTrace { .. } | Stranger::Detached { .. });
-    let split = evidence.strangers.iter().filter(split);
-    wrong.extend(split.map(|stranger| format!("stranger   {stranger}")));
+    wrong.extend(seen.broken(&WHOLE));
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
@@ -186,6 +169,8 @@ pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher)
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::correlation::{Options, request, samples};
     use crate::telemetry::SpanKind;
@@ -200,12 +185,15 @@ mod tests {
             let delivery = samples::delivery();
             samples::store(vec![span], Vec::new()).look(|capture| {
                 let evidence = request(capture, &delivery, Options::default());
-                whole(&Seen { evidence, delivery: &delivery, capture })
+                whole(&Seen { evidence, delivery: &delivery, capture, skew: Duration::ZERO })
             })
         };
         assert_eq!(judged(entry(11)), Ok(()));
         assert_eq!(judged(entry(10)), Ok(()), "a clock may not tell them apart");
-        assert_eq!(judged(entry(7)), Err("time       SERVER \"GET /\" ends 3ns before it starts".to_owned()));
+        assert_eq!(
+            judged(entry(7)),
+            Err("broken     end-after-start: SERVER \"GET /\" ends 3 ns before it starts".to_owned())
+        );
     }
 
     const EVENT: u64 = 0xe0;
@@ -227,7 +215,7 @@ mod tests {
         let delivery = Delivery { invocation: Some(invocation), ..samples::delivery() };
         samples::store(vec![entry], Vec::new()).look(|capture| {
             let evidence = request(capture, &delivery, Options::default());
-            judge(&Seen { evidence, delivery: &delivery, capture })
+            judge(&Seen { evidence, delivery: &delivery, capture, skew: Duration::ZERO })
         })
     }
 

@@ -121,9 +121,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
         keyword: Keyword::Then,
         expression: "the trace is whole",
-        about: "Every request of the scenario has one entry span, which hangs on the caller's when there is one; every other \
-                span's parent was received; no span came twice or ends before it starts; nothing of the request is in another \
-                trace: neither an entry span that speaks of it, nor a root span that began during it without a link to it.",
+        about: "Every request of the scenario has one entry span, which hangs on the caller's when there is one and is in its \
+                trace, and none of these invariants is broken: `remote-parent`, `one-entry`, `no-orphan`, `no-duplicate`, \
+                `no-cycle`, `end-after-start`, `one-trace`.",
         example: "Then the trace is whole",
         need: Need::Alone,
         run: |world, _| Box::pin(async { world.scene()?.finally_each(whole).await }),

@@ -1,0 +1,132 @@
+//! The rule about values that must not come out.
+
+use super::{Grade::Rule as Always, Rule};
+use crate::{
+    capture::Mark,
+    expectation::{Leak, find_secrets},
+};
+
+/// Headers in which a trace context travels. Other headers of a call out may hold what came in: a gateway passes
+/// credentials on, and that is its task.
+const CONTEXT: [&str; 10] = [
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "x-amzn-trace-id",
+    "b3",
+    "x-b3-traceid",
+    "uber-trace-id",
+    "uberctx",
+    "ot-baggage",
+    "correlation-context",
+];
+
+pub(super) const RULES: &[Rule] = &[Rule {
+    name: "no-secret",
+    grade: Always,
+    about: "no canary that was planted in the request, no credential that the scenario sends, and no value that it calls a secret is \
+            in any span, log record, line, metric or resource, nor in the baggage and trace headers of calls out; neither \
+            plain nor percent-encoded, in Base64 or hexadecimal digits",
+    limits: "Everything that came since the request was sent is searched. Other headers, the target and the body of calls out are \
+             not: a gateway passes credentials on. What is compressed or encrypted is not looked into. See “Canaries” in \
+             [your-service.md](your-service.md).",
+    source: "OpenTelemetry, Security, Handling sensitive data; OWASP Logging Cheat Sheet, Data to exclude",
+    check: |subject| {
+        if subject.canaries.is_empty() {
+            return Vec::new();
+        }
+        let mut leaks =
+            find_secrets(subject.canaries, subject.spans_since(), subject.logs_since(), subject.metrics_since());
+        let marks = subject.capture.lifecycle();
+        let since = marks.partition_point(|entry| entry.arrival.seq < subject.delivery.sent.seq);
+        for entry in &marks[since..] {
+            let Mark::UpstreamCalled { upstream, headers, .. } = &entry.mark else { continue };
+            for (name, value) in
+                headers.iter().filter(|(name, _)| CONTEXT.contains(&name.as_str()) || name.starts_with("x-b3-"))
+            {
+                let found = subject.canaries.iter().filter_map(|canary| Some((canary, canary.found_in(value)?)));
+                leaks.extend(found.map(|(canary, form)| {
+                    let place = format!("a call to {upstream:?}, header {name}");
+                    Leak { canary: canary.name.clone(), place, form }
+                }));
+            }
+        }
+        leaks.iter().map(ToString::to_string).collect()
+    },
+}];
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{entry, judge};
+    use crate::{
+        capture::{Mark, Store},
+        correlation::samples,
+        expectation::Canary,
+        telemetry::{Arrival, LogRecord, Span},
+    };
+
+    const SECRET: &str = "canaryghjkmnpqrst";
+
+    fn judged(fill: impl FnOnce(&Store)) -> Vec<&'static str> {
+        let store = Store::default();
+        let sent = store.mark(Mark::Sent { delivery: "d".into() });
+        let delivery = crate::stimulus::Delivery { sent: Arrival { unix_nano: 5, ..sent }, ..samples::delivery() };
+        fill(&store);
+        judge(&store, &delivery, true, &[Canary::new("the canary", SECRET).unwrap()])
+    }
+
+    fn line(store: &Store, text: String) {
+        store.add_line(String::new(), |_, arrival| {
+            vec![LogRecord { arrival, raw: text, ..samples::record(Some(1), Some(1)) }]
+        });
+    }
+
+    #[test]
+    fn a_canary_in_a_span_or_in_a_line_is_found_in_every_encoding() {
+        let url = |secret: &str| {
+            let attributes = [("url.query".to_owned(), format!("q={secret}").as_str().into())].into_iter().collect();
+            Span { attributes, ..entry() }
+        };
+        assert_eq!(judged(|store| samples::export(store, vec![url(SECRET)])), ["no-secret"]);
+        assert!(judged(|store| samples::export(store, vec![url("REDACTED")])).is_empty());
+        let percent: String = SECRET.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        for form in [SECRET.to_owned(), percent, hex::encode(SECRET), hex::encode_upper(SECRET)] {
+            let found = judged(|store| {
+                samples::export(store, vec![entry()]);
+                line(store, format!("got {form}!"));
+            });
+            assert_eq!(found, ["no-secret"], "{form}");
+        }
+    }
+
+    fn called(header: &str, value: &str) -> Vec<&'static str> {
+        judged(|store| {
+            samples::export(store, vec![entry()]);
+            store.mark(Mark::UpstreamCalled {
+                upstream: "s3".into(),
+                method: "GET".into(),
+                target: format!("/?token={SECRET}"),
+                headers: vec![(header.to_owned(), value.to_owned())],
+                status: 200,
+            });
+        })
+    }
+
+    #[test]
+    fn a_canary_in_the_baggage_of_a_call_out_is_found_and_credentials_that_are_passed_on_are_not() {
+        assert_eq!(called("baggage", &format!("user={SECRET}")), ["no-secret"]);
+        assert_eq!(called("tracestate", &format!("v={SECRET}")), ["no-secret"]);
+        assert!(called("authorization", SECRET).is_empty());
+        assert!(called("cookie", SECRET).is_empty());
+    }
+
+    #[test]
+    fn what_came_before_the_request_is_of_no_concern() {
+        let store = Store::default();
+        line(&store, SECRET.into());
+        let sent = store.mark(Mark::Sent { delivery: "d".into() });
+        let delivery = crate::stimulus::Delivery { sent, ..samples::delivery() };
+        let canaries = [Canary::new("the canary", SECRET).unwrap()];
+        assert!(!judge(&store, &delivery, true, &canaries).contains(&"no-secret"));
+    }
+}

@@ -1,0 +1,306 @@
+//! Rules about ids, parents, and the tree of a request.
+
+use super::{
+    Grade::{Advice, Rule as Always},
+    Rule, Subject,
+};
+use crate::{
+    correlation::{Stranger, xray::XrayHeader},
+    stimulus::{ContextForm, Delivery},
+    telemetry::{Span, SpanId, SpanKind},
+};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        name: "valid-ids",
+        grade: Always,
+        about: "nothing that is exported is malformed: no zero or short ids, no body that does not decode",
+        limits: "",
+        source: "W3C Trace Context 3.2.2; opentelemetry-proto",
+        check: |subject| {
+            let during = |seq: u64| (subject.delivery.sent.seq..=subject.capture.last_seq()).contains(&seq);
+            let faults = subject.capture.faults().iter().filter(|fault| during(fault.arrival.seq));
+            faults.map(|fault| format!("{}: {}", fault.signal, fault.reason)).collect()
+        },
+    },
+    Rule {
+        name: "remote-parent",
+        grade: Always,
+        about: "the entry span hangs on a parent that the request names: the client's, on Lambda also that of the runtime's \
+                header or of the event's",
+        limits: "An entry span without a parent is right where a header names a trace and no parent, and where the service \
+                 starts a trace of its own (see `carries-on`). Where the request names no parent, nothing is judged. A proxy \
+                 whose spans go elsewhere is a reason for `@except:remote-parent`.",
+        source: "W3C Trace Context 3.2.2.4, parent-id; OpenTelemetry specification, Context, Propagators API",
+        check: remote_parent,
+    },
+    Rule {
+        name: "one-entry",
+        grade: Always,
+        about: "the request enters a process once: no two server spans, one inside the other, and no span of its inner work \
+                hang on the client's span",
+        limits: "Spans of several processes are not judged, nor spans one after the other: what passes a request on unchanged \
+                 may ask several services, and again.",
+        source: "OpenTelemetry specification, Trace API, SpanKind: a SERVER span covers the handling of one remote request",
+        check: one_entry,
+    },
+    Rule {
+        name: "no-orphan",
+        grade: Always,
+        about: "the parent of every span below the entry span is received too",
+        limits: "Judged once it is proven that nothing more will come.",
+        source: "instrumentation-score SPA-002",
+        check: |subject| {
+            if !subject.complete {
+                return Vec::new();
+            }
+            let entries: Vec<_> = subject.evidence.entries.iter().map(|entry| entry.span_id).collect();
+            let orphans = subject.evidence.trace.orphans.iter();
+            orphans.filter(|orphan| !entries.contains(&orphan.span.span_id)).map(ToString::to_string).collect()
+        },
+    },
+    Rule {
+        name: "no-duplicate",
+        grade: Always,
+        about: "no span is exported twice, and no two spans share an id",
+        limits: "An export that the sink has taken is acknowledged at once. One that is sent again nevertheless comes from an \
+                 exporter that does not wait for its answer, or from two exporters.",
+        source: "OpenTelemetry specification, Trace SDK, span processors: OnEnd is called once",
+        check: |subject| subject.evidence.trace.duplicates.iter().map(ToString::to_string).collect(),
+    },
+    Rule {
+        name: "no-cycle",
+        grade: Always,
+        about: "no span is its own ancestor",
+        limits: "",
+        source: "OpenTelemetry specification, overview: a trace is a tree",
+        check: |subject| {
+            let cycles = subject.evidence.trace.cycles.iter();
+            cycles.map(|cycle| format!("the spans {cycle:?} hang on each other")).collect()
+        },
+    },
+    Rule {
+        name: "one-trace",
+        grade: Always,
+        about: "all spans of a request are in one trace",
+        limits: "Spans with a link to the request say whose they are, and may be elsewhere. Root spans that only the time \
+                 attributes are judged where nothing else was asked of the service, and not when their like also begins by itself.",
+        source: "OpenTelemetry specification, overview: a trace is a transaction",
+        check: |subject| {
+            let split =
+                |stranger: &&Stranger| matches!(stranger, Stranger::OtherTrace { .. } | Stranger::Detached { .. });
+            subject.evidence.strangers.iter().filter(split).map(ToString::to_string).collect()
+        },
+    },
+    Rule {
+        name: "carries-on",
+        grade: Advice,
+        about: "the service carries on the trace of the client that calls it",
+        limits: "Advice, because a service at the edge may start a new trace on purpose, and one may not know the headers. \
+                 A new trace with a link to the client's span is not mentioned.",
+        source: "W3C Trace Context 3.3 and 4.3, where restarting a trace is for front gates",
+        check: carries_on,
+    },
+];
+
+/// The span ids that the entry span may hang on, and whether it may hang on nothing.
+fn told(delivery: &Delivery) -> (Vec<SpanId>, bool) {
+    let mut parents = delivery.remote_parents();
+    let header = delivery.invocation.as_ref().and_then(|invocation| invocation.event_trace_header.as_deref());
+    let header = header.and_then(|header| header.parse::<XrayHeader>().ok());
+    let root_only = header.as_ref().is_some_and(|header| header.parent.is_none());
+    parents.extend(header.and_then(|header| header.parent));
+    let may_be_root = root_only || matches!(delivery.form, ContextForm::XrayRoot | ContextForm::Absent);
+    (parents, may_be_root)
+}
+
+fn is_told(subject: &Subject<'_>, span: &Span) -> bool {
+    subject.evidence.told_traces.contains(&span.trace_id)
+}
+
+fn remote_parent(subject: &Subject<'_>) -> Vec<String> {
+    let (parents, may_be_root) = told(subject.delivery);
+    if parents.is_empty() {
+        return Vec::new();
+    }
+    let wrong = |span: &Span| match span.parent_span_id {
+        // The parent of a span whose trace is another one may have been named by another request.
+        Some(parent) if parents.contains(&parent) && is_told(subject, span) => None,
+        Some(parent) if subject.complete => {
+            let trace = if is_told(subject, span) { String::new() } else { format!(" in the trace {}", span.trace_id) };
+            Some(format!(
+                "{} {:?} hangs on {parent}{trace}, which no header of the request names",
+                span.kind, span.name
+            ))
+        }
+        Some(_) => None,
+        None if is_told(subject, span) && !may_be_root => {
+            let named = parents.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+            Some(format!(
+                "{} {:?} is in the client's trace and hangs on nothing; the request names the parent {named}",
+                span.kind, span.name
+            ))
+        }
+        None => None,
+    };
+    subject.evidence.entries.iter().filter_map(|entry| wrong(entry)).collect()
+}
+
+const fn takes_calls(kind: SpanKind) -> bool {
+    matches!(kind, SpanKind::Server | SpanKind::Consumer)
+}
+
+fn one_entry(subject: &Subject<'_>) -> Vec<String> {
+    let entries = &subject.evidence.entries;
+    let mut found = Vec::new();
+    for outer in entries.iter().filter(|outer| takes_calls(outer.kind)) {
+        for inner in entries {
+            let other = inner.span_id != outer.span_id && inner.trace_id == outer.trace_id;
+            let here = inner.resource == outer.resource;
+            let began_inside = (outer.start_unix_nano..=outer.end_unix_nano).contains(&inner.start_unix_nano);
+            let wrong = match inner.kind {
+                // Of two that begin and end together the one with the greater id is named.
+                SpanKind::Server => {
+                    let size = |span: &Span| (span.end_unix_nano.saturating_sub(span.start_unix_nano), span.span_id);
+                    outer.kind == SpanKind::Server
+                        && began_inside
+                        && inner.end_unix_nano <= outer.end_unix_nano
+                        && size(inner) < size(outer)
+                }
+                SpanKind::Consumer => false,
+                _ => began_inside,
+            };
+            if other && here && wrong {
+                let parent = inner.parent_span_id.map_or("nothing".to_owned(), |parent| parent.to_string());
+                found.push(format!(
+                    "{} {:?} ({}) hangs on {parent}, outside of the request, as {} {:?} does, inside of which it began",
+                    inner.kind, inner.name, inner.span_id, outer.kind, outer.name
+                ));
+            }
+        }
+    }
+    found
+}
+
+fn carries_on(subject: &Subject<'_>) -> Vec<String> {
+    let evidence = subject.evidence;
+    if evidence.told_traces.is_empty() {
+        return Vec::new();
+    }
+    let linked = |span: &Span| {
+        span.links.iter().any(|link| evidence.told_traces.iter().any(|told| link.trace_id == told.to_string()))
+    };
+    let entries = evidence.entries.iter();
+    let own = entries.filter(|span| !is_told(subject, span) && span.parent_span_id.is_none() && !linked(span));
+    own.map(|span| format!("{} {:?} begins a new trace, and was told one to carry on", span.kind, span.name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{broken, entry, told as all, with_resource};
+    use super::*;
+    use crate::{
+        correlation::samples,
+        stimulus::Caller,
+        telemetry::{Attributes, SpanLink},
+    };
+
+    fn judged(spans: Vec<Span>) -> Vec<&'static str> {
+        broken(&samples::delivery(), spans, Vec::new(), true)
+    }
+
+    #[test]
+    fn an_orphan_is_found_once_completeness_is_proven_and_not_before() {
+        let orphan = Span { kind: SpanKind::Internal, parent_span_id: Some(samples::span_id(77)), ..child(2) };
+        let spans = vec![entry(), orphan];
+        assert_eq!(judged(spans.clone()), ["no-orphan"]);
+        assert!(broken(&samples::delivery(), spans, Vec::new(), false).is_empty());
+    }
+
+    #[test]
+    fn a_span_that_came_twice_is_found() {
+        assert_eq!(judged(vec![entry(), entry()]), ["no-duplicate"]);
+    }
+
+    #[test]
+    fn spans_that_hang_on_each_other_are_found() {
+        let (a, b) = (Span { parent_span_id: Some(samples::span_id(3)), ..child(2) }, child(3));
+        let b = Span { parent_span_id: Some(samples::span_id(2)), ..b };
+        assert_eq!(judged(vec![entry(), a, b]), ["no-cycle"]);
+    }
+
+    fn child(id: u64) -> Span {
+        with_resource(samples::span(id, Some(1), "work"))
+    }
+
+    fn on(parent: Option<u64>) -> Span {
+        Span { parent_span_id: parent.map(samples::span_id), ..entry() }
+    }
+
+    #[test]
+    fn an_entry_span_hangs_on_the_callers_span_and_neither_on_another_nor_on_nothing() {
+        assert!(judged(vec![on(Some(99))]).is_empty());
+        assert_eq!(judged(vec![on(Some(98))]), ["remote-parent"]);
+        assert_eq!(judged(vec![on(None)]), ["remote-parent"]);
+        assert!(broken(&samples::delivery(), vec![on(Some(98))], Vec::new(), false).is_empty(), "it may come yet");
+    }
+
+    #[test]
+    fn where_no_header_names_a_parent_an_entry_span_may_hang_on_nothing() {
+        let root_only = Delivery { form: ContextForm::XrayRoot, ..samples::delivery() };
+        assert!(broken(&root_only, vec![on(None)], Vec::new(), true).is_empty());
+        let header = format!("Root=1-01010101-{}", "01".repeat(12));
+        let invocation = crate::stimulus::Invocation {
+            event_trace_header: Some(header),
+            runtime_parent: Some(samples::span_id(50)),
+            ..samples::invocation("r")
+        };
+        let invoked = Delivery { invocation: Some(invocation), ..samples::delivery() };
+        for parent in [None, Some(50), Some(99)] {
+            assert!(broken(&invoked, vec![on(parent)], Vec::new(), true).is_empty(), "{parent:?}");
+        }
+        assert_eq!(broken(&invoked, vec![on(Some(51))], Vec::new(), true), ["remote-parent"]);
+    }
+
+    fn elsewhere(parent: Option<u64>, links: Vec<SpanLink>) -> Vec<&'static str> {
+        let mut span = Span { trace_id: samples::trace_id(8), links, ..on(parent) };
+        let agent = ("user_agent.original".to_owned(), "tracegate-mark-1".into());
+        span.attributes = [agent].into_iter().collect();
+        all(&samples::delivery(), vec![span], Vec::new())
+    }
+
+    #[test]
+    fn a_trace_of_its_own_is_advised_against_unless_it_links_to_the_caller_and_one_of_another_request_is_wrong() {
+        assert_eq!(elsewhere(None, Vec::new()), ["carries-on"]);
+        let trace_id = samples::trace_id(1).to_string();
+        let link = SpanLink { trace_id, span_id: String::new(), attributes: Attributes::default() };
+        assert!(elsewhere(None, vec![link]).is_empty());
+        assert_eq!(elsewhere(Some(99), Vec::new()), ["remote-parent"]);
+    }
+
+    #[test]
+    fn inner_work_and_a_second_server_span_on_the_callers_span_are_found() {
+        let wide = || Span { end_unix_nano: 100, ..entry() };
+        let inner =
+            Span { parent_span_id: Some(samples::span_id(99)), start_unix_nano: 20, end_unix_nano: 30, ..child(2) };
+        assert_eq!(judged(vec![wide(), inner]), ["one-entry"]);
+        let twin = Span { span_id: samples::span_id(2), start_unix_nano: 20, end_unix_nano: 90, ..entry() };
+        assert_eq!(judged(vec![wide(), twin.clone()]), ["one-entry"]);
+        let equal = Span { span_id: samples::span_id(2), ..wide() };
+        assert_eq!(judged(vec![wide(), equal]), ["one-entry"]);
+        let again = Span { start_unix_nano: 101, end_unix_nano: 120, ..twin };
+        assert!(judged(vec![wide(), again]).is_empty(), "a proxy that passes the headers on asked again");
+    }
+
+    #[test]
+    fn a_caller_that_names_nobody_leaves_the_parent_unjudged() {
+        let nobody = Delivery { caller: None, form: ContextForm::Absent, ..samples::delivery() };
+        let spans = || vec![Span { trace_id: samples::trace_id(7), ..on(Some(5)) }];
+        assert!(broken(&nobody, spans(), Vec::new(), true).is_empty());
+        let known = Caller { span_id: samples::span_id(5), ..samples::delivery().caller.unwrap() };
+        assert!(
+            broken(&Delivery { caller: Some(known), ..samples::delivery() }, vec![on(Some(5))], Vec::new(), true)
+                .is_empty()
+        );
+    }
+}
