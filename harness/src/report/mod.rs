@@ -15,6 +15,8 @@ mod terminal;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::deployment::SiteError;
 
 pub use files::{Files, Format, WriteError};
@@ -26,7 +28,7 @@ pub use story::{Story, StoryLog, StorySpan};
 pub use terminal::Terminal;
 
 /// Why a step did not pass. Wrong telemetry is a failure; what kept the harness from judging is an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Failed or errored.
     pub kind: ProblemKind,
@@ -35,7 +37,8 @@ pub struct Problem {
 }
 
 /// Failed is not errored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ProblemKind {
     /// The service did or said something wrong.
     Failed,
@@ -77,7 +80,8 @@ impl From<SiteError> for Problem {
 }
 
 /// The verdict on one scenario on one deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Every step held.
     Passed,
