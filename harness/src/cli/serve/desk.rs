@@ -1,7 +1,7 @@
 //! What `tracegate serve` does with what it receives: keeps it for queries, writes it to a file, tells of it.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -92,7 +92,7 @@ impl Receiver for Desk {
 }
 
 /// Puts what is in a file into a store; how many requests that were.
-pub fn load(path: &PathBuf, store: &Store) -> Result<u64, FileError> {
+pub fn load(path: &Path, store: &Store) -> Result<u64, FileError> {
     let mut requests = file::read(path)?;
     let mut count = 0;
     while let Some(read) = requests.next() {
