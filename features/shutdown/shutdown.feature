@@ -6,6 +6,10 @@ Feature: Shutdown loses nothing
     And the service is stopped with <signal>
     Then the trace is whole
     And the request is correlated
+    And the log lines and the exported log records agree
+    And the metric "http.server.request.duration" counts 1 request with the attributes
+      | attribute  | value      |
+      | http.route | "/files/" |
 
     Examples:
       | signal  |

@@ -14,7 +14,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::capture::Retention;
 
@@ -250,7 +250,7 @@ impl Extension {
 }
 
 /// When a service counts as started.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ready {
     /// `GET` of this target answers with a status below 500.

@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod correlation;
 pub mod deployment;
+pub mod evidence;
 pub mod expectation;
 pub mod gherkin;
 pub mod invariant;

@@ -1,4 +1,4 @@
-//! The gate must be shown to bite: each instrumentation fault is applied to the service from outside (by environment, by
+//! The gate must be shown to bite, and to bite again from its evidence alone: each instrumentation fault is applied to the service from outside (by environment, by
 //! a wrapper, or by rewriting what passes through the sink), and the run must fail, not err, in the scenario that
 //! should see it. Prints the table of faults with what caught each.
 
@@ -11,6 +11,7 @@ use futures::{StreamExt, stream};
 use tracegate::{
     config::Config,
     deployment::assembly::Workshop,
+    evidence,
     gherkin::{self, Plan},
     report::{Event, Problem, ProblemKind, Reporter, Summary, Verdict},
 };
@@ -128,7 +129,26 @@ async fn try_one(fault: Fault) -> Result<String, String> {
         unavailable: Vec::new(),
         jobs: 1,
     };
-    verdict(&gherkin::run(plan, &mut Quiet).await, fault.because)
+    let output = plan.workshop.config.resolve(&plan.workshop.config.output);
+    let summary = gherkin::run(plan, &mut Quiet).await;
+    let caught = verdict(&summary, fault.because)?;
+    judged_again(&output, summary.outcomes.len()).await?;
+    Ok(caught)
+}
+
+/// What was recorded of a run gives the same verdicts, in every word, without any service.
+async fn judged_again(output: &Path, scenarios: usize) -> Result<(), String> {
+    let found = evidence::find(output).map_err(|error| error.to_string())?;
+    let replayed = gherkin::replay(&found, None).await.map_err(|error| error.to_string())?;
+    if replayed.len() != scenarios {
+        return Err(format!("{scenarios} scenarios were judged, and {} again", replayed.len()));
+    }
+    match replayed.iter().find(|one| !one.same) {
+        None => Ok(()),
+        Some(one) => {
+            Err(format!("judged again it is another verdict: {:?}\nwas {:?}", one.outcome.verdict, one.recorded))
+        }
+    }
 }
 
 fn verdict(summary: &Summary, because: &str) -> Result<String, String> {

@@ -97,6 +97,25 @@ async fn a_service_is_told_its_port_the_endpoint_and_what_placeholders_stand_for
     });
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_stamped_when_it_comes_while_the_thread_that_waits_for_it_is_kept_busy() {
+    let deployment = start("ready = { http = \"/\" }\nenv = { SERVE = \"{port}\" }").await.unwrap();
+    let answered = |capture: &tracegate::capture::Capture| {
+        capture.lifecycle().iter().any(|made| matches!(made.mark, Mark::Answered { .. }))
+    };
+    // Both are polled by one thread, which this keeps until the answer was stamped.
+    let busy = async {
+        let began = std::time::Instant::now();
+        while !deployment.store().look(answered) && began.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+        began.elapsed() < PATIENCE
+    };
+    let (delivery, stamped) = tokio::join!(biased; deployment.send(get("/")), busy);
+    assert!(stamped, "only once the thread was free");
+    assert_eq!(delivery.unwrap().response.status, 200);
+}
+
 #[tokio::test]
 async fn a_line_of_output_can_say_that_a_service_is_ready_and_an_interrupt_lets_it_end() {
     let deployment = start("ready = { log = \"listening on\" }\nenv = { SERVE = \"{port}\" }").await.unwrap();

@@ -89,7 +89,7 @@ fn a_reader_opens_it_sees_the_failure_first_filters_and_compares_deployments() {
     browser.click("[role=option]");
     assert!(browser.text("#view").contains("no fence"), "what is bad is shown first");
     browser.click(".pick button:first-child");
-    assert!(browser.text(".note").contains("http.method is deprecated"));
+    assert!(browser.text(".advice").contains("http.method is deprecated"));
     browser.click("#search");
     browser.type_text(" nowhere");
     assert_eq!(browser.count("[role=option]"), 0);

@@ -3,6 +3,7 @@
 mod gateway;
 mod inside;
 mod query;
+mod replay;
 mod run;
 mod serve;
 
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand};
 use crate::report::Exit;
 
 pub use gateway::GatewayArgs;
+pub use replay::ReplayArguments;
 pub use run::RunArguments;
 pub use serve::ServeArgs;
 
@@ -28,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Run the scenarios on the deployments of tracegate.toml
     Run(RunArguments),
+    /// Judge recorded scenarios again, without any service and with the feature files as they are now
+    Replay(ReplayArguments),
     /// Receive OTLP from anybody and print what comes
     Serve(ServeArgs),
     /// Ask a running `tracegate serve` for spans, logs, metrics, a trace, or what comes from now on
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Run(arguments) => arguments.run(),
+        Command::Replay(arguments) => arguments.run(),
         Command::Serve(arguments) => serve::main(arguments),
         Command::Query(arguments) => query::main(arguments),
         Command::Gateway(arguments) => gateway::main(&arguments),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::duration;
 use crate::invariant::{self, Grade};
@@ -43,7 +43,7 @@ impl Invariants {
 }
 
 /// `[canaries]`: values that are planted in every request and must not come out in telemetry.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Canaries {
     /// A cookie `tracegate_canary` beside those of the scenario. Default true: a service ignores cookies that it does not

@@ -198,15 +198,19 @@ impl RequestEvidence {
     pub fn may_go_on(&self) -> bool {
         let calls_out =
             |node: &Node| matches!(node.span.kind, SpanKind::Client | SpanKind::Producer) && node.children.is_empty();
-        let missing = |record: &Arc<LogRecord>| {
+        !self.trace.orphans.is_empty()
+            || self.trace.nodes().iter().any(calls_out)
+            || (self.sampled() && self.not_received().next().is_some())
+    }
+
+    /// The records that name a span that was not received.
+    pub fn not_received(&self) -> impl Iterator<Item = &Arc<LogRecord>> {
+        self.logs.iter().filter(|record| {
             let named = record.trace_id.valid().zip(record.span_id.valid());
             named.is_some_and(|(trace_id, span_id)| {
                 self.trace.position(trace_id, span_id).is_none() && !self.outside.contains_key(&(trace_id, span_id))
             })
-        };
-        !self.trace.orphans.is_empty()
-            || self.trace.nodes().iter().any(calls_out)
-            || (self.sampled() && self.logs.iter().any(missing))
+        })
     }
 
     /// Whether the caller asked for spans; `true` when there was no caller.

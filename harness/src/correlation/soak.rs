@@ -12,7 +12,7 @@ use super::{FoundBy, RequestEvidence, Trace, correlated, xray::XrayHeader};
 use crate::{
     capture::Capture,
     stimulus::{ContextForm, Delivery},
-    telemetry::{LogOrigin, LogRecord, Span},
+    telemetry::{LogRecord, Span},
 };
 
 /// In what way the telemetry of a request is not complete and correlated.
@@ -128,8 +128,7 @@ fn of_trace(capture: &Capture, delivery: &Delivery, ignore: &[Regex]) -> Request
         .filter(|root| hangs_on_caller(root, delivery))
         .collect();
     let counts = |record: &&Arc<LogRecord>| {
-        record.format.is_structured()
-            && (record.origin == LogOrigin::Otlp || !ignore.iter().any(|ignore| ignore.is_match(&record.raw)))
+        record.format.is_structured() && !ignore.iter().any(|ignore| ignore.is_match(&record.raw))
     };
     RequestEvidence {
         found_by: if entries.is_empty() { FoundBy::Nothing } else { FoundBy::RemoteParent },

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Exit, Incomplete, Launch, Memory, Proof, Site, SiteError,
     lambda::Function,
-    service::{Service, next_mark},
+    service::{Service, last_output, next_mark},
 };
 use crate::{
     capture::{Mark, Store},
@@ -139,8 +139,8 @@ impl Deployment {
                 let own = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
                 let user_agent = own.map_or_else(|| mark.clone(), |(_, value)| value.clone());
                 let sent = self.store.mark(Mark::Sent { delivery: mark.clone() });
-                let response = service.send(&self.spec, &self.store, &request, &mark).await?;
-                let answered = self.store.mark(Mark::Answered { delivery: mark.clone() });
+                let answered = Mark::Answered { delivery: mark.clone() };
+                let (response, answered) = service.send(&self.spec, &self.store, &request, &mark, answered).await?;
                 let told = request.form != ContextForm::Absent;
                 Ok(Delivery {
                     mark,
@@ -212,6 +212,20 @@ impl Deployment {
         }
     }
 
+    /// Proves that every measurement that `deliveries` caused has arrived too.
+    ///
+    /// # Errors
+    ///
+    /// As [`settle`](Self::settle); and when a process does not export its metrics again by `deadline`.
+    pub async fn settle_metrics(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<Proof, Incomplete> {
+        let started = Instant::now();
+        let proof = self.settle_all(deliveries, deadline).await?;
+        if proof.is_final() {
+            return Ok(proof);
+        }
+        super::metrics_fence::settle(&self.store, deliveries, deadline, started.elapsed()).await
+    }
+
     /// The traces of the harness's own requests so far (readiness, fences): what is in them belongs to no scenario. Their
     /// `User-Agent` begins with `tracegate-ready/` or `tracegate-fence/`.
     pub fn own_traces(&self) -> Vec<TraceId> {
@@ -219,6 +233,15 @@ impl Deployment {
             Running::Service(service) => service.fences.traces(),
             Running::Function(_) => Vec::new(),
         }
+    }
+
+    /// What to say of a service that has ended: how, and what it wrote last. `None` while it runs, and of a function, whose
+    /// environments come and go.
+    pub fn crashed(&self) -> Option<String> {
+        let Running::Service(service) = &self.running else { return None };
+        let status = service.sandbox.has_exited()?;
+        let (name, what) = (&self.spec.name, service.sandbox.what());
+        Some(format!("deployment {name} ({what}) ended by itself: {status}\n{}", last_output(&self.store)))
     }
 
     /// Asks it to end with `signal` and kills what is left after `grace`. What it exports meanwhile is still taken.

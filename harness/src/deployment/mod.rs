@@ -8,6 +8,7 @@ pub mod artifact;
 pub mod assembly;
 pub mod container;
 pub mod lambda;
+mod metrics_fence;
 pub mod process;
 pub mod upstream;
 

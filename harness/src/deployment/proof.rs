@@ -27,6 +27,11 @@ pub enum Proof {
         /// What the fence says about OTLP log records.
         logs: LogFence,
     },
+    /// Each process exported metrics that it had collected later.
+    Metrics {
+        /// How many processes.
+        processes: usize,
+    },
     /// The gateway answered by itself, so nothing was invoked that could send anything.
     NotInvoked,
     /// Nothing came for this long. The weakest: it proves nothing about a slower exporter.
@@ -72,6 +77,8 @@ impl fmt::Display for Proof {
                     LogFence::NotWritten => write!(f, " (spans only: its target writes no OTLP log records)"),
                 }
             }
+            Self::Metrics { processes: 1 } => f.write_str("complete: metrics were collected again"),
+            Self::Metrics { processes } => write!(f, "complete: metrics were collected again by {processes} processes"),
             Self::NotInvoked => write!(f, "complete: the gateway invoked nothing"),
             Self::Quiet(window) => write!(f, "nothing for {window:?} (no proof)"),
         }

@@ -17,7 +17,7 @@ use crate::{
     capture::{Mark, Store},
     config::{self, Ready},
     stimulus::{Caller, ContextForm, HttpRequest, HttpResponse, http},
-    telemetry::LogOrigin,
+    telemetry::{Arrival, LogOrigin},
 };
 
 /// Lines of output that an error shows.
@@ -140,14 +140,15 @@ impl Service {
         )))
     }
 
-    /// Sends a request as `user_agent`.
+    /// Sends a request as `user_agent`, and marks its answer with `answered`.
     pub(super) async fn send(
         &self,
         spec: &config::Deployment,
-        store: &Store,
+        store: &Arc<Store>,
         request: &HttpRequest,
         user_agent: &str,
-    ) -> Result<HttpResponse, SiteError> {
+        answered: Mark,
+    ) -> Result<(HttpResponse, Arrival), SiteError> {
         let ended = |status: String| {
             SiteError::new(format!(
                 "deployment {} ({}) has ended: {status}\n{}",
@@ -159,8 +160,10 @@ impl Service {
         if let Some(status) = self.sandbox.has_exited() {
             return Err(ended(status));
         }
-        match http::send(self.address, request, user_agent, spec.request_timeout).await {
-            Ok(response) => Ok(response),
+        let marking = store.clone();
+        let mark = move || marking.mark(answered);
+        match http::send_noting(self.address, request, user_agent, spec.request_timeout, mark).await {
+            Ok(answered) => Ok(answered),
             Err(error) => {
                 // A crash closes the connection a moment before the exit is known.
                 let patience = if matches!(error, http::HttpError::TimedOut { .. }) { Duration::ZERO } else { CRASHES };

@@ -78,7 +78,7 @@ pub trait Site: fmt::Debug + Send + Sync {
 }
 
 /// How something ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Exit {
     /// `exit status: 0`, `signal: 9 (SIGKILL)`.
     pub status: String,
@@ -113,7 +113,7 @@ impl ExitStatus {
 }
 
 /// What something that runs holds, in bytes, all its processes together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Memory {
     /// Resident now.
     pub resident: u64,

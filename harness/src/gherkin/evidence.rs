@@ -1,62 +1,139 @@
-//! What is kept of a scenario for whoever looks into it: a folder with text to read and OTLP-shaped JSON to search.
+//! What is kept of a scenario: a record to judge again, and text to read.
 
-use std::{fmt::Write as _, fs, io, path::Path, sync::Arc};
+use std::{fmt::Write as _, fs, path::Path};
 
-use super::world::Scene;
+use super::{
+    counterpart::Counterpart,
+    run::Stage,
+    world::{Scene, Sent},
+};
 use crate::{
     capture::{Capture, Mark},
     correlation::segments::{drawn, segments},
-    report::Verdict,
-    telemetry::{LogRecord, Span},
+    evidence::{
+        CAPTURE, CaptureFiles, CaptureKind, EvidenceError, ScenarioRecord, Settings, VERSION, mask_text, write_scenario,
+    },
+    report::{Outcome, Problem, Verdict},
 };
 
-/// Writes `verdict.txt`, `trace.txt`, `spans.ndjson` and `logs.ndjson` into `folder`, which is emptied before.
+/// What decided a verdict besides the steps.
+#[derive(Debug, Default)]
+pub(super) struct Aside {
+    /// Why there is no scene.
+    pub trouble: Option<Problem>,
+    /// What is to be said of a service that ended by itself.
+    pub obituary: Option<String>,
+    /// What of the telemetry there was no room for.
+    pub dropped: Option<String>,
+}
+
+/// Writes what is known of a scenario into `folder`, which is emptied before, and what its deployment sent since somebody
+/// wrote it last.
 ///
 /// # Errors
 /// Those of the file system.
-pub(super) fn write(folder: &Path, scene: &Scene, verdict: &Verdict) -> io::Result<()> {
+pub(super) fn write(
+    folder: &Path,
+    outcome: &Outcome,
+    stage: &Stage,
+    Aside { trouble, obituary, dropped }: Aside,
+    scene: Option<&Scene>,
+) -> Result<(), EvidenceError> {
+    let io = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| EvidenceError::Io { what, path, source }
+    };
     if folder.exists() {
-        fs::remove_dir_all(folder)?;
+        fs::remove_dir_all(folder).map_err(io("remove", folder))?;
     }
-    fs::create_dir_all(folder)?;
-    scene.instance.store().look(|capture| {
-        fs::write(folder.join("verdict.txt"), verdict_text(scene, verdict))?;
-        let mut text = String::new();
-        let mut spans: Vec<Arc<Span>> = Vec::new();
-        let mut logs: Vec<Arc<LogRecord>> = Vec::new();
-        for sent in &scene.sent {
-            let evidence = scene.evidence(capture, sent);
-            let delivery = &sent.delivery;
-            let _ = writeln!(text, "{} {} -> {}", delivery.method, delivery.target, delivery.response.status);
-            if let Some(invocation) = &delivery.invocation {
-                let _ = writeln!(text, "invocation {}, cold start: {}", invocation.request_id, invocation.cold_start);
-                if let Some(trouble) = invocation.trouble() {
-                    let _ = writeln!(text, "{trouble}");
+    fs::create_dir_all(folder).map_err(io("make", folder))?;
+    let file = outcome.file.canonicalize().unwrap_or_else(|_| outcome.file.clone());
+    let mut record = ScenarioRecord {
+        version: VERSION,
+        tracegate: env!("CARGO_PKG_VERSION").into(),
+        file: file.strip_prefix(&stage.root).map(Path::to_owned).unwrap_or(file),
+        feature: outcome.feature.clone(),
+        scenario: outcome.scenario.clone(),
+        line: outcome.line,
+        deployment: stage.spec.name.clone(),
+        settings: Settings::of(&stage.spec),
+        alone: scene.is_none_or(Scene::is_alone),
+        capture: CaptureKind::Nothing,
+        trouble,
+        obituary,
+        dropped,
+        steps: Vec::new(),
+        ends: 0,
+        incidents: Vec::new(),
+        unmet: Vec::new(),
+        verdict: outcome.verdict.clone(),
+        proofs: outcome.proofs.clone(),
+        took_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
+    };
+    let mut acts = Vec::new();
+    let mut secrets: &[String] = &[];
+    if let Some(scene) = scene {
+        secrets = &scene.draft.secrets;
+        if let Counterpart::Live(live) = &scene.instance {
+            let running = &live.running;
+            let mut files = running.files.borrow_mut();
+            record.capture = match &running.shared_as {
+                Some(name) => CaptureKind::Shared(name.clone()),
+                None => {
+                    *files = CaptureFiles::new(folder.join(CAPTURE));
+                    CaptureKind::Own
                 }
-            }
-            let _ = writeln!(text, "found by {}", evidence.found_by);
-            for line in drawn(&segments(capture, delivery), &evidence.trace) {
-                let _ = writeln!(text, "{line}");
-            }
-            text.push('\n');
-            for record in evidence.logs.iter().chain(&evidence.text) {
-                let _ = writeln!(text, "  {:<6} span {}  {}", record.origin, record.span_id, record.raw);
-            }
-            text.push('\n');
-            spans.extend(evidence.trace.spans().cloned());
-            logs.extend(evidence.logs.iter().chain(&evidence.text).cloned());
+            };
+            files.write(running.instance.store(), &running.instance.what())?;
+            let tape = live.tape();
+            record.steps.clone_from(&tape.steps);
+            record.ends = tape.steps.iter().map(|step| step.looked_at).max().unwrap_or(0);
+            record.incidents.clone_from(&tape.incidents);
+            record.unmet.clone_from(&tape.unmet);
+            acts.clone_from(&tape.acts);
         }
-        fs::write(folder.join("trace.txt"), text + &received(capture))?;
-        fs::write(folder.join("spans.ndjson"), lines(&spans)?)?;
-        fs::write(folder.join("logs.ndjson"), lines(&logs)?)
-    })
+        let text = scene.instance.store().look(|capture| text(scene, capture));
+        let path = folder.join("trace.txt");
+        fs::write(&path, mask_text(text, secrets)).map_err(io("write", &path))?;
+    }
+    let path = folder.join("verdict.txt");
+    fs::write(&path, mask_text(verdict_text(outcome), secrets)).map_err(io("write", &path))?;
+    write_scenario(folder, &record, &acts, secrets)
 }
 
-fn verdict_text(scene: &Scene, verdict: &Verdict) -> String {
-    let proofs: Vec<&str> = scene.proofs.iter().map(String::as_str).collect();
-    let advice: String = scene.advice.iter().map(|advice| format!("advice  {advice}\n")).collect();
-    match verdict {
-        Verdict::Passed => format!("passed\n{}\n{advice}", proofs.join("\n")),
+fn text(scene: &Scene, capture: &Capture) -> String {
+    let mut text = String::new();
+    for sent in &scene.sent {
+        request(scene, capture, sent, &mut text);
+    }
+    text + &received(capture)
+}
+
+fn request(scene: &Scene, capture: &Capture, sent: &Sent, text: &mut String) {
+    let evidence = scene.evidence(capture, sent);
+    let delivery = &sent.delivery;
+    let _ = writeln!(text, "{} {} -> {}", delivery.method, delivery.target, delivery.response.status);
+    if let Some(invocation) = &delivery.invocation {
+        let _ = writeln!(text, "invocation {}, cold start: {}", invocation.request_id, invocation.cold_start);
+        if let Some(trouble) = invocation.trouble() {
+            let _ = writeln!(text, "{trouble}");
+        }
+    }
+    let _ = writeln!(text, "found by {}", evidence.found_by);
+    for line in drawn(&segments(capture, delivery), &evidence.trace) {
+        let _ = writeln!(text, "{line}");
+    }
+    text.push('\n');
+    for record in evidence.logs.iter().chain(&evidence.text) {
+        let _ = writeln!(text, "  {:<6} span {}  {}", record.origin, record.span_id, record.raw);
+    }
+    text.push('\n');
+}
+
+fn verdict_text(outcome: &Outcome) -> String {
+    let advice: String = outcome.advice.iter().map(|advice| format!("advice  {advice}\n")).collect();
+    match &outcome.verdict {
+        Verdict::Passed => format!("passed\n{}\n{advice}", outcome.proofs.join("\n")),
         Verdict::NotPassed { step, line, problem } => {
             format!("{:?} in line {line}: {step}\n{}\n", problem.kind, problem.message)
         }
@@ -89,13 +166,4 @@ fn received(capture: &Capture) -> String {
 fn moment(unix_nano: u64) -> String {
     let nanos = i128::from(unix_nano);
     jiff::Timestamp::from_nanosecond(nanos).map_or_else(|_| unix_nano.to_string(), |moment| format!("{moment:.6}"))
-}
-
-fn lines<T: serde::Serialize>(values: &[Arc<T>]) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for value in values {
-        serde_json::to_writer(&mut bytes, value)?;
-        bytes.push(b'\n');
-    }
-    Ok(bytes)
 }

@@ -1,8 +1,11 @@
 //! Scenarios: the vocabulary of steps, the features that are selected, and their run on one deployment.
 
+mod context;
+mod counterpart;
 mod evidence;
 mod observe;
 mod registry;
+mod replay;
 mod run;
 mod select;
 mod soak;
@@ -10,5 +13,6 @@ mod steps;
 mod world;
 
 pub use registry::{Keyword, Need, StepDefinition, definitions, reference};
+pub use replay::{ReplayError, Replayed, replay};
 pub use run::{Plan, run};
 pub use select::{SelectError, Selected, Selection, select};

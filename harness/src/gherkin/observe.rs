@@ -1,29 +1,28 @@
 //! Looking at what came of a stimulus: waking on arrival for what must be there, and only on a proof of completeness for
 //! what must not.
 
-use std::{collections::HashSet, fmt::Write as _, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
+    context::context,
     registry::StepResult,
-    world::{Scene, Sent, Settled},
+    world::{Scene, Sent},
 };
 use crate::{
     capture::{Capture, Mark, Signal},
     config::Ready,
     correlation::{
-        FoundBy, Options, RequestEvidence, after_the_freeze,
+        Options, RequestEvidence, after_the_freeze,
         background::{GRACE, Shape, background},
         detached::{SpanShape, by_itself},
         request,
-        segments::{drawn, segments},
     },
-    deployment::Proof,
     expectation::Canary,
     invariant::{self, Finding, Grade, Subject},
     report::Problem,
-    stimulus::{Delivery, Invocation, canary},
+    stimulus::{Delivery, Identity, canary},
 };
 
 /// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
@@ -65,27 +64,15 @@ impl Scene {
     pub async fn eventually(&mut self, judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let at = self.last_index()?;
         let deadline = Instant::now() + self.stage.spec.patience;
-        let mut unproven = None;
-        let accepted = {
+        let waited = {
             let sent = &self.sent[at];
-            let store = self.instance.store();
             let look = |capture: &Capture| judge(&self.seen(capture, sent)).ok();
-            tokio::select! {
-                biased;
-                found = store.until(deadline + LAST_WORD, look) => found.is_some(),
-                // A proof ends the wait early; without one the wait goes on to its deadline.
-                () = async {
-                    if let Err(problem) = self.prove(&[&sent.delivery], deadline).await {
-                        unproven = Some(problem);
-                        std::future::pending().await
-                    }
-                } => false,
-            }
+            self.instance.until_proven(&[&sent.delivery], deadline, LAST_WORD, look).await
         };
-        if accepted {
+        if waited.accepted {
             return Ok(());
         }
-        let proven = match unproven {
+        let proven = match waited.unproven {
             Some(problem) => Err(problem),
             None => self.settle(&[at], deadline).await,
         };
@@ -103,7 +90,7 @@ impl Scene {
                 Ok(()) => sent.settled.as_ref().map_or_else(String::new, |settled| settled.proof.clone()),
                 Err(problem) => problem.message.clone(),
             };
-            Err(Problem::failed(format!("{message}\n{}", self.context(&seen, &complete))))
+            Err(Problem::failed(self.explained(&seen, &message, &complete)))
         })
     }
 
@@ -112,12 +99,46 @@ impl Scene {
         self.last()?;
         let patience = self.stage.spec.patience;
         let store = self.instance.store();
-        if store.until(Instant::now() + patience, |capture| judge(capture).ok()).await.is_some() {
-            return Ok(());
-        }
-        store.look(&judge).map_err(|message| {
-            Problem::failed(format!("{message}\nwaited     {patience:?} on {}", self.stage.spec.name))
+        let ended = |capture: &Capture| (!self.stage.spec.kind.is_lambda()).then(|| exit_status(capture)).flatten();
+        // Nothing more comes of what has ended.
+        let decided = |capture: &Capture| judge(capture).ok().or_else(|| ended(capture).map(drop));
+        store.until(Instant::now() + patience, decided).await;
+        store.look(|capture| {
+            judge(capture).map_err(|message| {
+                let (name, ended) = (&self.stage.spec.name, ended(capture));
+                Problem::failed(match ended {
+                    Some(status) => format!("{message}\non         {name} · complete: process exited ({status})"),
+                    None => format!("{message}\nwaited     {patience:?} on {name}"),
+                })
+            })
         })
+    }
+
+    /// Judges the metrics of everything that was sent, once it is proven that every measurement was exported.
+    pub async fn metrics_finally(&mut self, judge: impl Fn(&Capture) -> Result<(), String>) -> StepResult {
+        self.last()?;
+        let deliveries: Vec<&Delivery> = self.sent.iter().map(|sent| &sent.delivery).collect();
+        let proven = self.instance.settle_metrics(&deliveries, Instant::now() + self.stage.spec.patience).await;
+        let name = &self.stage.spec.name;
+        self.instance.store().look(|capture| {
+            match (judge(capture), &proven) {
+                (judged, Ok(proof)) => {
+                    judged.map_err(|message| Problem::failed(format!("{message}\non         {name} · {proof}")))
+                }
+                // What exports no metrics at all fails; what may still be on its way is an open question.
+                (Err(message), Err(unproven)) if capture.metrics().is_empty() => {
+                    Err(Problem::failed(format!("{message}\non         {name}\n{}", unproven.message)))
+                }
+                (Ok(()), Err(unproven)) => Err(unproven.clone()),
+                (Err(message), Err(unproven)) => {
+                    let message =
+                        format!("{}\nso far     {}", unproven.message, message.replace('\n', "\n           "));
+                    Err(Problem::errored(format!("{message}\non         {name}")))
+                }
+            }
+        })?;
+        self.proofs.extend(proven.ok());
+        Ok(())
     }
 
     /// Judges the last request once it is proven that nothing more will come.
@@ -160,7 +181,9 @@ impl Scene {
             }
             judged = now(self);
         }
-        if judged.is_err() && self.found_background(which).await {
+        if judged.is_err() {
+            self.found_background(which).await;
+            // Also when nothing was found: what a refusal says is what there was at the last look.
             judged = now(self);
         }
         judged
@@ -203,7 +226,7 @@ impl Scene {
             let seen = self.seen(capture, sent);
             judge(&seen).map_err(|message| {
                 let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-                Problem::failed(format!("{message}\n{}", self.context(&seen, proof)))
+                Problem::failed(self.explained(&seen, &message, proof))
             })?;
         }
         Ok(())
@@ -237,7 +260,7 @@ impl Scene {
             let broken: Vec<String> = broken.map(|finding| format!("broken     {finding}")).collect();
             if !broken.is_empty() {
                 let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-                return Err(Problem::failed(format!("{}\n{}", broken.join("\n"), self.context(&seen, proof))));
+                return Err(Problem::failed(self.explained(&seen, &broken.join("\n"), proof)));
             }
         }
         Ok(())
@@ -269,6 +292,12 @@ impl Scene {
         planted.into_iter().chain(own).chain(declared).filter_map(|(name, value)| Canary::new(name, value)).collect()
     }
 
+    /// A message without the values that were planted, or sent as credentials.
+    pub fn hidden(&self, message: String) -> String {
+        let canaries = self.sent.iter().flat_map(|sent| self.canaries(&sent.delivery));
+        canaries.fold(message, |message, canary| canary.hide(&message))
+    }
+
     /// Where nothing but the time says that lines without ids or spans of other traces are of these requests: watches the
     /// service while nothing is asked of it. Whether it makes some of those then too, so that they are not the requests'.
     async fn found_background(&self, which: &[usize]) -> bool {
@@ -294,7 +323,7 @@ impl Scene {
         if !found_all && !spans.is_empty() {
             // Spans come when their exporter sends them. What began during the watch is here once another proof is.
             let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
-            let _ = self.prove(&deliveries, Instant::now() + self.stage.spec.patience).await;
+            self.instance.come_to_rest(&deliveries, Instant::now() + self.stage.spec.patience).await;
         }
         store.look(|capture| !background(capture).is_disjoint(&lines) || !by_itself(capture).is_disjoint(&spans))
     }
@@ -333,15 +362,14 @@ impl Scene {
         }
         self.settle(&[at], Instant::now() + patience).await?;
         let again = self.draft.request("GET", &self.sent[at].delivery.target, bytes::Bytes::new());
-        let thawed = self.instance.send(again).await?;
+        let thawed = self.instance.send(again, Identity::default(), &self.draft.secrets).await?;
         let home = |delivery: &Delivery| delivery.invocation.as_ref().map(|invocation| invocation.environment.clone());
         if home(&thawed) != home(&self.sent[at].delivery) {
             return Err(Problem::errored(
                 "the request that was to thaw the environment went to another one: the first one was busy or has ended",
             ));
         }
-        let proof = self.instance.settle(&thawed, Instant::now() + patience).await;
-        proof.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))?;
+        self.instance.settle(&[&thawed], Instant::now() + patience).await?;
         let sent = &self.sent[at];
         self.instance.store().look(|capture| {
             let seen = self.seen(capture, sent);
@@ -354,7 +382,7 @@ impl Scene {
             }
             let lost: Vec<String> = found.iter().map(ToString::to_string).collect();
             let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-            Err(Problem::failed(format!("{}\n{}", lost.join("\n"), self.context(&seen, proof))))
+            Err(Problem::failed(self.explained(&seen, &lost.join("\n"), proof)))
         })
     }
 
@@ -382,71 +410,18 @@ impl Scene {
         if open.is_empty() {
             return Ok(());
         }
-        let began = self.instance.store().look(Capture::last_seq);
         let deliveries: Vec<&Delivery> = open.iter().map(|&at| &self.sent[at].delivery).collect();
-        let proof = self.prove(&deliveries, deadline).await?;
-        let (ended, logs, proof) = (proof.is_final(), proof.covers_logs(), proof.to_string());
-        let proven_at = self.instance.store().look(Capture::last_seq);
-        for at in open {
-            let window_end = self.instance.store().look(|capture| window_end(capture, &self.sent[at], began));
-            self.sent[at].settled = Some(Settled { proof: proof.clone(), ended, logs, window_end, proven_at });
+        let settled = self.instance.settle(&deliveries, deadline).await?;
+        for (at, settled) in open.into_iter().zip(settled) {
+            self.proofs.insert(settled.proof.clone());
+            self.sent[at].settled = Some(settled);
         }
-        self.proofs.insert(proof);
         Ok(())
     }
 
-    pub(super) async fn prove(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<Proof, Problem> {
-        let proven = self.instance.settle_all(deliveries, deadline).await;
-        proven.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))
-    }
-
-    /// What a failure says besides the mismatch: which trace, which deployment, what the verdict rests on, what came.
-    fn context(&self, seen: &Seen<'_>, complete: &str) -> String {
-        let Seen { evidence, delivery, .. } = seen;
-        let spec = &self.stage.spec;
-        let mut text = String::new();
-        let trace = match (evidence.trace_id(), evidence.caller) {
-            (Some(id), _) => id.to_string(),
-            (None, Some(caller)) => format!("{} (the caller's; no span of it)", caller.trace_id),
-            (None, None) => "none".to_owned(),
-        };
-        let start = match &delivery.invocation {
-            Some(invocation) if invocation.cold_start => ", cold start",
-            Some(_) => ", warm",
-            None => "",
-        };
-        let _ = write!(text, "trace      {trace} · {}{start}", spec.name);
-        if !complete.is_empty() {
-            let _ = write!(text, " · {}", complete.trim_start_matches("unproven   "));
-        }
-        let took = delivery.answered.unix_nano.saturating_sub(delivery.sent.unix_nano);
-        let _ = write!(
-            text,
-            "\nreceived   {} spans, {} log records; {} {} answered {} in {} ms",
-            evidence.trace.len(),
-            evidence.logs.len(),
-            delivery.method,
-            delivery.target,
-            delivery.response.status,
-            took / 1_000_000
-        );
-        if let Some(trouble) = delivery.invocation.as_ref().and_then(Invocation::trouble) {
-            let _ = write!(text, "\n{trouble}");
-        }
-        for line in drawn(&segments(seen.capture, delivery), &evidence.trace) {
-            let _ = write!(text, "\n             {line}");
-        }
-        if evidence.found_by == FoundBy::Nothing && !evidence.candidates.is_empty() {
-            let names: Vec<String> = evidence
-                .candidates
-                .iter()
-                .rev()
-                .take(5)
-                .map(|span| format!("{} {:?} in trace {}", span.kind, span.name, span.trace_id))
-                .collect();
-            let _ = write!(text, "\nelsewhere  {}", names.join("; "));
-        }
-        text
+    /// A mismatch with all that is known besides.
+    fn explained(&self, seen: &Seen<'_>, mismatch: &str, complete: &str) -> String {
+        format!("{mismatch}\n{}", context(seen, &self.stage.spec, mismatch, complete))
     }
 }
 
@@ -455,23 +430,10 @@ fn overlaps(one: &Delivery, other: &Delivery) -> bool {
     one.mark != other.mark && one.sent.seq < other.answered.seq && other.sent.seq < one.answered.seq
 }
 
-/// The last stamp that belongs to a request: where its environment froze, else where something else was sent, else what
-/// was there when the proof began.
-fn window_end(capture: &Capture, sent: &Sent, began: u64) -> u64 {
-    let own = &sent.delivery;
-    let after = capture.lifecycle().iter().filter(|entry| entry.arrival.seq > own.answered.seq);
-    let request_id = own.invocation.as_ref().map(|invocation| invocation.request_id.as_str());
-    let home = own.invocation.as_ref().map(|invocation| invocation.environment.as_str());
-    after
-        .filter_map(|entry| match &entry.mark {
-            Mark::Frozen { request_id: froze } if froze.as_deref() == request_id => Some(entry.arrival.seq),
-            Mark::Sent { .. } | Mark::FenceSent { .. } if request_id.is_none() => Some(entry.arrival.seq),
-            Mark::EnvironmentEnded { environment, .. } if Some(environment.as_str()) == home => Some(entry.arrival.seq),
-            // Another environment of the function may end meanwhile.
-            Mark::Exited { .. } if home.is_none() => Some(entry.arrival.seq),
-            Mark::StopRequested { .. } => Some(entry.arrival.seq),
-            _ => None,
-        })
-        .min()
-        .unwrap_or(began)
+/// How the service ended, if it has.
+fn exit_status(capture: &Capture) -> Option<String> {
+    capture.lifecycle().iter().rev().find_map(|entry| match &entry.mark {
+        Mark::Exited { status } => Some(status.clone()),
+        _ => None,
+    })
 }

@@ -2,8 +2,9 @@
 //! their steps allow it.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::BTreeSet,
+    ffi::OsString,
     panic,
     path::{Path, PathBuf},
     rc::Rc,
@@ -21,14 +22,16 @@ use futures::{
 };
 use regex::Regex;
 use tokio::{
-    sync::{OnceCell, RwLock, mpsc},
+    sync::{Mutex, RwLock, mpsc},
     time::Instant as TokioInstant,
 };
 
 use super::{
+    counterpart::Counterpart,
+    evidence::Aside,
     registry::{self, Need},
     select::{EXCEPT, Selection, known_labels},
-    world::World,
+    world::{Scene, World},
 };
 use crate::{
     config,
@@ -36,6 +39,7 @@ use crate::{
         SiteError,
         assembly::{Instance, Workshop},
     },
+    evidence::{self, CaptureFiles, DEPLOYMENTS},
     report::{Event, Outcome, Problem, Reporter, Summary, Verdict},
 };
 
@@ -54,58 +58,140 @@ pub struct Plan {
     pub jobs: usize,
 }
 
-/// One deployment of a run, while its scenarios play.
+/// What of a deployment decides a verdict, whether it runs or is recorded.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub spec: config::Deployment,
-    pub output: PathBuf,
     /// Folder of the configuration.
     pub root: PathBuf,
-    workshop: Workshop,
-    shared: OnceCell<Result<Arc<Instance>, Problem>>,
-    pub gate: Arc<RwLock<()>>,
     /// Lines that count in no expectation.
     pub ignore: Vec<Regex>,
     /// Whether completeness could not be proven once: the invariants of later scenarios then do not wait for it again.
     pub unprovable: Cell<bool>,
     /// Whether telemetry beyond a fence was waited for once and did not come.
     pub waited_in_vain: Cell<bool>,
-    events: mpsc::UnboundedSender<Event>,
 }
 
 impl Stage {
-    /// The instance that scenarios share, started by the first one that asks.
-    pub async fn shared(&self) -> Result<Arc<Instance>, Problem> {
-        self.shared
-            .get_or_init(|| async {
-                let instance = self.start().await?;
-                let what = instance.what();
-                let _ =
-                    self.events.send(Event::Ready { deployment: self.spec.name.clone(), what, took: instance.took });
-                Ok(instance)
-            })
-            .await
-            .clone()
+    pub fn new(spec: config::Deployment, root: PathBuf) -> Self {
+        // The configuration was refused if one of them did not compile.
+        let ignore = spec.ignore_lines.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect();
+        Self { spec, root, ignore, unprovable: Cell::new(false), waited_in_vain: Cell::new(false) }
+    }
+}
+
+/// One deployment of a run, while its scenarios play.
+#[derive(Debug)]
+pub(super) struct Play {
+    pub stage: Rc<Stage>,
+    pub gate: Arc<RwLock<()>>,
+    output: PathBuf,
+    workshop: Workshop,
+    shared: Mutex<Shared>,
+    /// Stems of feature files that several files have.
+    ambiguous: Rc<BTreeSet<OsString>>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// What scenarios share now, or why there is none.
+#[derive(Debug, Default)]
+struct Shared {
+    starts: usize,
+    now: Option<Result<Rc<Running>, Problem>>,
+}
+
+/// What was started, and where what it sends is written.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub instance: Instance,
+    /// Where it stands among the evidence, when several scenarios look at it.
+    pub shared_as: Option<String>,
+    pub files: RefCell<CaptureFiles>,
+    /// Whether its end was asked for, or a verdict tells of it.
+    pub mourned: Cell<bool>,
+}
+
+impl Running {
+    /// What is wrong when it has ended and nobody asked it to; said once.
+    pub fn obituary(&self) -> Option<String> {
+        let text = self.instance.crashed().filter(|_| !self.mourned.get())?;
+        self.mourned.set(true);
+        Some(text)
+    }
+}
+
+impl Play {
+    /// What scenarios share, started by the first one that asks, and anew where it has ended: a crash is the failure of who
+    /// was there, and not of everybody behind.
+    pub async fn shared(&self) -> Result<Rc<Running>, Problem> {
+        let mut shared = self.shared.lock().await;
+        if let Some(Ok(running)) = &shared.now
+            && running.instance.crashed().is_some()
+        {
+            let untold = running.obituary();
+            shared.now = None;
+            if let Some(untold) = untold {
+                return Err(Problem::errored(format!(
+                    "{untold}\nthat was between two scenarios, so it is told here; those behind this one get a new one"
+                )));
+            }
+        }
+        if let Some(now) = &shared.now {
+            return now.clone();
+        }
+        shared.starts += 1;
+        let name = match shared.starts {
+            1 => self.stage.spec.name.clone(),
+            again => format!("{}-{again}", self.stage.spec.name),
+        };
+        let started = self.start(Some(name)).await.map(Rc::new);
+        if let Ok(running) = &started {
+            let (deployment, what) = (self.stage.spec.name.clone(), running.instance.what());
+            let _ = self.events.send(Event::Ready { deployment, what, took: running.instance.took });
+        }
+        shared.now = Some(started.clone());
+        started
     }
 
-    /// An instance for one scenario.
-    pub async fn start(&self) -> Result<Arc<Instance>, Problem> {
-        let starting = Event::Starting { deployment: self.spec.name.clone(), builds: self.spec.builds() };
+    /// Something for one scenario.
+    pub async fn own(&self) -> Result<Rc<Running>, Problem> {
+        self.start(None).await.map(Rc::new)
+    }
+
+    async fn start(&self, shared_as: Option<String>) -> Result<Running, Problem> {
+        let spec = &self.stage.spec;
+        let starting = Event::Starting { deployment: spec.name.clone(), builds: spec.builds() };
         let _ = self.events.send(starting);
         let started = async {
-            let instance = Instance::start(&self.workshop, &self.spec).await?;
+            let instance = Instance::start(&self.workshop, spec).await?;
             // What a start still writes would fall into the time of the first scenario that is alone.
-            instance.wake_workers(TokioInstant::now() + self.spec.patience / 4).await?;
-            Ok(Arc::new(instance))
+            instance.wake_workers(TokioInstant::now() + spec.patience / 4).await?;
+            Ok(instance)
         };
-        started.await.map_err(|error: SiteError| {
+        let instance = started.await.map_err(|error: SiteError| {
             let problem = Problem::from_error(&error);
-            Problem::errored(format!("deployment {} did not start: {}", self.spec.name, problem.message))
-        })
+            Problem::errored(format!("deployment {} did not start: {}", spec.name, problem.message))
+        })?;
+        // One of a scenario's own is given its folder with the scenario's.
+        let folder = shared_as.as_ref().map(|name| self.output.join(DEPLOYMENTS).join(name)).unwrap_or_default();
+        let files = RefCell::new(CaptureFiles::new(folder));
+        Ok(Running { instance, shared_as, files, mourned: Cell::new(false) })
+    }
+
+    /// Where the evidence of a scenario lies.
+    fn folder(&self, file: &Path, line: usize) -> PathBuf {
+        let stem = file.file_stem().unwrap_or_default();
+        let stem = match file.parent().and_then(Path::file_name) {
+            Some(folder) if self.ambiguous.contains(stem) => {
+                format!("{}-{}", folder.to_string_lossy(), stem.to_string_lossy())
+            }
+            _ => stem.to_string_lossy().into_owned(),
+        };
+        near(&self.output).join(format!("{stem}-{line}")).join(&self.stage.spec.name)
     }
 
     fn playing(&self, scenario: &str) {
-        let playing = Event::Playing { deployment: self.spec.name.clone(), scenario: scenario.to_owned() };
+        let playing = Event::Playing { deployment: self.stage.spec.name.clone(), scenario: scenario.to_owned() };
         let _ = self.events.send(playing);
     }
 
@@ -121,6 +207,9 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
     let output = config.resolve(&config.output);
     let known = known_labels(config.deployments.values());
     let (events, mut told) = mpsc::unbounded_channel();
+    let ambiguous = Rc::new(ambiguous_stems(&plan.selection));
+    // Where this fails nothing can be written behind it either, and every scenario says so.
+    let _ = evidence::begin_run(&output, &config.root);
     let mut claimed = BTreeSet::new();
     let mut plays: Vec<LocalBoxFuture<'_, ()>> = Vec::new();
     let mut deployments = Vec::new();
@@ -132,20 +221,16 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
         if features.is_empty() {
             continue;
         }
-        let stage = Rc::new(Stage {
-            spec: spec.clone(),
-            output: output.clone(),
-            root: config.root.clone(),
-            workshop: plan.workshop.clone(),
-            shared: OnceCell::new(),
+        let play = Rc::new(Play {
+            stage: Rc::new(Stage::new(spec.clone(), config.root.clone())),
             gate: Arc::default(),
-            // The configuration was refused if one of them did not compile.
-            ignore: spec.ignore_lines.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect(),
-            unprovable: Cell::new(false),
-            waited_in_vain: Cell::new(false),
+            output: output.clone(),
+            workshop: plan.workshop.clone(),
+            shared: Mutex::default(),
+            ambiguous: ambiguous.clone(),
             events: events.clone(),
         });
-        plays.push(Box::pin(play(stage, features, plan.jobs)));
+        plays.push(Box::pin(play_all(play, features, plan.jobs)));
     }
     drop(events);
     let all = places(&plan.selection);
@@ -180,7 +265,7 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
 }
 
 /// A path as seen from the working directory, which is how a person will type it.
-fn near(path: &Path) -> PathBuf {
+pub(super) fn near(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
     here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned)).unwrap_or_else(|| path.to_owned())
 }
@@ -195,7 +280,14 @@ fn places(selection: &Selection) -> BTreeSet<(PathBuf, usize, String)> {
         .collect()
 }
 
-async fn play(stage: Rc<Stage>, features: Vec<gherkin::Feature>, jobs: usize) {
+/// Stems that several feature files have, so that they do not tell the files apart.
+fn ambiguous_stems(selection: &Selection) -> BTreeSet<OsString> {
+    let mut seen = BTreeSet::new();
+    let stems = selection.features.iter().filter_map(|feature| feature.path.as_deref()?.file_stem());
+    stems.filter(|stem| !seen.insert(stem.to_os_string())).map(OsString::from).collect()
+}
+
+async fn play_all(play: Rc<Play>, features: Vec<gherkin::Feature>, jobs: usize) {
     let mut steps = step::Collection::new();
     for compiled in registry::compiled() {
         let regex = compiled.regex.clone();
@@ -205,28 +297,34 @@ async fn play(stage: Rc<Stage>, features: Vec<gherkin::Feature>, jobs: usize) {
             registry::Keyword::Then => steps.then(None, regex, dispatch),
         };
     }
-    let entering = stage.clone();
+    let entering = play.clone();
     let runner = runner::Basic::default()
         .max_concurrent_scenarios(jobs)
         .steps(steps)
         .before(move |feature, rule, scenario, world| {
-            let stage = entering.clone();
+            let play = entering.clone();
             let need = need(feature, rule, scenario);
             let file = feature.path.clone().unwrap_or_default();
             let file = file.canonicalize().unwrap_or(file);
             Box::pin(async move {
-                world.enter(stage.clone(), file, need).await;
-                stage.playing(&scenario.name);
+                world.enter(play.clone(), file, need).await;
+                play.playing(&scenario.name);
             })
         })
         .after(move |feature, rule, scenario, finished, mut world| {
-            let stage = stage.clone();
+            let play = play.clone();
             Box::pin(async move {
-                if let (Some(world), event::ScenarioFinished::StepPassed) = (&mut world, finished) {
-                    world.invariants(scenario, &exceptions(feature, rule, scenario)).await;
+                if let Some(world) = &mut world {
+                    match finished {
+                        event::ScenarioFinished::StepPassed => {
+                            world.invariants(scenario, &exceptions(feature, rule, scenario)).await;
+                        }
+                        _ => world.come_to_rest().await,
+                    }
                 }
-                let outcome = judge(&stage, feature, scenario, finished, world);
-                stage.judged(outcome);
+                let verdict = verdict(scenario, finished, world.as_deref());
+                let outcome = conclude(&play, feature, scenario, verdict, world);
+                play.judged(outcome);
             })
         });
     Cucumber::<World, _, (), _, _>::custom(Given(features), runner, Silent)
@@ -257,7 +355,7 @@ fn tags<'a>(
 }
 
 /// The invariants that a scenario opts out of; that they exist and have a reason was checked before the run.
-fn exceptions<'a>(
+pub(super) fn exceptions<'a>(
     feature: &'a gherkin::Feature,
     rule: Option<&'a gherkin::Rule>,
     scenario: &'a gherkin::Scenario,
@@ -270,68 +368,119 @@ struct DidNotPass;
 
 fn dispatch(world: &mut World, context: step::Context) -> LocalBoxFuture<'_, ()> {
     Box::pin(async move {
-        let step = &context.step;
-        let result = match registry::find(step) {
-            Some((definition, arguments)) => match world.trouble() {
-                Some(problem) => Err(problem),
-                None => (definition.run)(world, &arguments).await,
-            },
-            None => Err(Problem::errored("no step is defined for this text")),
-        };
-        if let Err(problem) = result {
-            world.note(format!("{} {}", step.keyword.trim(), step.value), step.position.line, problem);
+        if !play_step(world, &context.step).await {
             panic::resume_unwind(Box::new(DidNotPass));
         }
     })
 }
 
-fn judge(
-    stage: &Stage,
-    feature: &gherkin::Feature,
-    scenario: &gherkin::Scenario,
-    finished: &event::ScenarioFinished,
-    world: Option<&mut World>,
-) -> Outcome {
-    let noted = world.as_ref().and_then(|world| world.noted());
+/// Plays one step; `false` when it did not pass, and then the world has the problem.
+pub(super) async fn play_step(world: &mut World, step: &gherkin::Step) -> bool {
+    let text = format!("{} {}", step.keyword.trim(), step.value);
+    let result = match (registry::find(step), world.trouble()) {
+        (_, Some(problem)) => Err(problem),
+        (Some((definition, arguments)), None) => {
+            world.begin(&text, step);
+            let result = (definition.run)(world, &arguments).await;
+            world.end();
+            result
+        }
+        (None, None) => Err(Problem::errored("no step is defined for this text")),
+    };
+    let passed = result.is_ok();
+    if let Err(problem) = result {
+        world.note(text, step.position.line, problem);
+    }
+    passed
+}
+
+fn verdict(scenario: &gherkin::Scenario, finished: &event::ScenarioFinished, world: Option<&World>) -> Verdict {
+    let noted = world.and_then(World::noted);
     let unexplained = |why: String| Verdict::NotPassed {
         step: format!("{} {}", scenario.keyword, scenario.name),
         line: scenario.position.line,
         problem: Problem::errored(why),
     };
-    let dropped = world.as_ref().and_then(|world| world.dropped());
-    let verdict = match (dropped, noted, finished) {
-        // Whatever was judged was not judged on all that came.
-        (Some(dropped), Some((step, _, problem)), _) => unexplained(format!("{dropped}\n{step}: {}", problem.message)),
-        (Some(dropped), None, _) => unexplained(dropped),
-        (None, Some((step, line, problem)), _) => Verdict::NotPassed { step, line, problem },
-        (None, None, event::ScenarioFinished::StepPassed) => Verdict::Passed,
-        (None, None, event::ScenarioFinished::StepSkipped) => unexplained("a step of it is not defined".into()),
-        (None, None, event::ScenarioFinished::StepFailed(_, _, error)) => {
+    match (noted, finished) {
+        (Some((step, line, problem)), _) => Verdict::NotPassed { step, line, problem },
+        (None, event::ScenarioFinished::StepPassed) => Verdict::Passed,
+        (None, event::ScenarioFinished::StepSkipped) => unexplained("a step of it is not defined".into()),
+        (None, event::ScenarioFinished::StepFailed(_, _, error)) => {
             unexplained(format!("a step of tracegate itself broke down: {error}"))
         }
-        (None, None, event::ScenarioFinished::BeforeHookFailed(info)) => {
+        (None, event::ScenarioFinished::BeforeHookFailed(info)) => {
             let text = info.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| info.downcast_ref::<String>().cloned()).unwrap_or_default();
             unexplained(format!("tracegate itself broke down before the first step: {text}"))
         }
+    }
+}
+
+/// Whatever was judged where something was dropped was not judged on all that came.
+pub(super) fn unless_dropped(verdict: Verdict, scenario: &gherkin::Scenario, dropped: Option<String>) -> Verdict {
+    let Some(dropped) = dropped else { return verdict };
+    let why = match verdict {
+        Verdict::NotPassed { step, problem, .. } => format!("{dropped}\n{step}: {}", problem.message),
+        Verdict::Passed => dropped,
     };
-    let file = near(&feature.path.clone().unwrap_or_default());
-    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let folder = near(&stage.output).join(format!("{stem}-{}", scenario.position.line)).join(&stage.spec.name);
-    let left = world.map(|world| world.leave(&folder, &verdict)).unwrap_or_default();
-    Outcome {
-        deployment: stage.spec.name.clone(),
-        file,
+    let step = format!("{} {}", scenario.keyword, scenario.name);
+    Verdict::NotPassed { step, line: scenario.position.line, problem: Problem::errored(why) }
+}
+
+/// A service that has ended, and nobody asked it to, passes nothing; where something else is wrong, it may be why.
+pub(super) fn with_obituary(verdict: Verdict, scenario: &gherkin::Scenario, obituary: Option<String>) -> Verdict {
+    let Some(obituary) = obituary else { return verdict };
+    match verdict {
+        Verdict::Passed => Verdict::NotPassed {
+            step: format!("{} {}", scenario.keyword, scenario.name),
+            line: scenario.position.line,
+            problem: Problem::failed(format!("expected   the service goes on\nreceived   {obituary}")),
+        },
+        Verdict::NotPassed { step, line, mut problem } => {
+            problem.message = format!("{}\nmeanwhile  {obituary}", problem.message);
+            Verdict::NotPassed { step, line, problem }
+        }
+    }
+}
+
+/// Writes the evidence, tells what came of the requests, and lets the deployment go.
+fn conclude(
+    play: &Play,
+    feature: &gherkin::Feature,
+    scenario: &gherkin::Scenario,
+    verdict: Verdict,
+    world: Option<&mut World>,
+) -> Outcome {
+    let path = feature.path.clone().unwrap_or_default();
+    let folder = play.folder(&path, scenario.position.line);
+    let trouble = world.as_ref().and_then(|world| world.trouble());
+    let dropped = world.as_ref().and_then(|world| world.dropped());
+    let scene = world.and_then(World::leave);
+    let obituary = scene.as_ref().and_then(|scene| match &scene.instance {
+        Counterpart::Live(live) => live.running.obituary(),
+        Counterpart::Recorded(_) => None,
+    });
+    let verdict = with_obituary(verdict, scenario, obituary.clone());
+    let verdict = unless_dropped(verdict, scenario, dropped.clone());
+    let mut outcome = Outcome {
+        deployment: play.stage.spec.name.clone(),
+        file: near(&path),
         line: scenario.position.line,
         feature: feature.name.clone(),
         scenario: scenario.name.clone(),
         verdict,
-        took: left.took,
-        proofs: left.proofs,
-        advice: left.advice,
-        evidence: left.evidence,
-        stories: left.stories,
+        took: scene.as_ref().map(Scene::took).unwrap_or_default(),
+        proofs: scene.as_ref().map(|scene| scene.proofs.iter().cloned().collect()).unwrap_or_default(),
+        advice: scene.as_ref().map(|scene| scene.advice.iter().cloned().collect()).unwrap_or_default(),
+        evidence: Some(folder.clone()),
+        stories: scene.as_ref().map(Scene::stories).unwrap_or_default(),
+    };
+    let aside = Aside { trouble, obituary, dropped };
+    if let Err(error) = super::evidence::write(&folder, &outcome, &play.stage, aside, scene.as_ref()) {
+        outcome.evidence = None;
+        outcome.proofs.push(format!("no evidence: {}", Problem::from_error(&error).message));
     }
+    outcome
 }
 
 /// Features that were read and checked before.

@@ -118,11 +118,12 @@ impl Scene {
             while left.get() > 0 && unanswered.get() < HOPELESS {
                 left.set(left.get() - 1);
                 let request = scene.draft.request(method, target, Bytes::new());
-                match scene.instance.send_for(request, scene.draft.identity.clone()).await {
+                let draft = &scene.draft;
+                match scene.instance.send_in_bulk(request, draft.identity.clone(), &draft.secrets).await {
                     Ok(delivery) => asked.push(Asked::new(&delivery)),
                     Err(error) => {
                         unanswered.set(unanswered.get() + 1);
-                        problem.get_or_insert_with(|| Problem::from_error(&error));
+                        problem.get_or_insert(error);
                     }
                 }
             }
@@ -140,7 +141,7 @@ impl Scene {
         let mut asked: Vec<Asked> = asked.into_iter().flatten().collect();
         asked.sort_by_key(|asked| asked.sent.seq);
         let last = self.draft.request(method, target, Bytes::new());
-        let last = self.instance.send_for(last, self.draft.identity.clone()).await?;
+        let last = self.instance.send(last, self.draft.identity.clone(), &self.draft.secrets).await?;
         asked.push(Asked::new(&last));
         self.sent.push(Sent::new(last));
         let (method, target) = (method.to_owned(), target.to_owned());
@@ -166,10 +167,10 @@ impl Scene {
         // A process is proven complete by its last request.
         let latest = self.latest_of_each_instance(soak, &all).await;
         let deliveries: Vec<Delivery> = latest.into_iter().map(|at| soak.delivery(at)).collect();
-        let proof = self.prove(&deliveries.iter().collect::<Vec<_>>(), Instant::now() + patience).await;
+        let proof = self.instance.settle(&deliveries.iter().collect::<Vec<_>>(), Instant::now() + patience).await;
         let mut found = self.judge_all(soak, &all).await;
         let proof = match proof {
-            Ok(proof) => proof,
+            Ok(settled) => settled,
             // The same as for a single request: who never exported a span has failed, anything else is an open question.
             Err(unproven) => {
                 let silent = self.instance.store().look(|capture| capture.spans().is_empty());
@@ -177,7 +178,10 @@ impl Scene {
                 return Err(if silent { Problem::failed(text) } else { Problem::errored(text) });
             }
         };
-        if !found.is_empty() && !proof.is_final() {
+        // One proof is behind all of them.
+        let ended = proof.iter().all(|settled| settled.ended);
+        let proof = proof.first().map_or("", |settled| settled.proof.as_str());
+        if !found.is_empty() && !ended {
             let open: Vec<usize> = found.keys().copied().collect();
             if self.wait_for(soak, &open, Instant::now() + patience).await {
                 found = self.judge_all(soak, &all).await;

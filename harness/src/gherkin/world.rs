@@ -3,36 +3,28 @@
 use std::{
     collections::BTreeSet,
     convert::Infallible,
-    path::{Path, PathBuf},
+    path::PathBuf,
     rc::Rc,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use cucumber::gherkin::Scenario;
+use cucumber::gherkin::{Scenario, Step};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
-use super::{registry::Need, run::Stage, soak::Soak};
+use super::{
+    counterpart::{Counterpart, INVARIANTS, Live, REST, digest_of},
+    registry::Need,
+    run::{Play, Stage},
+    soak::Soak,
+};
 use crate::{
     correlation::segments::segments,
-    deployment::{Memory, assembly::Instance},
-    report::{Problem, Story, Verdict},
+    deployment::Memory,
+    evidence::{Settled, mask_text},
+    report::{Problem, Story},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest, Identity},
 };
-
-/// What a scenario leaves behind.
-#[derive(Debug, Default)]
-pub(super) struct Left {
-    pub took: Duration,
-    /// What the verdict rested on.
-    pub proofs: Vec<String>,
-    /// What invariants say that fails nothing.
-    pub advice: Vec<String>,
-    /// Where the evidence lies.
-    pub evidence: Option<PathBuf>,
-    pub stories: Vec<Story>,
-}
 
 /// The state of one scenario.
 #[derive(Debug, Default)]
@@ -52,17 +44,26 @@ impl cucumber::World for World {
 
 /// A scenario's hold on the deployment that it shares; released when the scenario ends.
 #[derive(Debug)]
-enum Hold {
-    Shared { _guard: OwnedRwLockReadGuard<()> },
-    Alone { _guard: OwnedRwLockWriteGuard<()> },
+pub(super) enum Hold {
+    Shared {
+        _guard: OwnedRwLockReadGuard<()>,
+    },
+    Alone {
+        _guard: OwnedRwLockWriteGuard<()>,
+    },
     Own,
+    /// What is judged again holds nothing up, and is told whether it was alone.
+    Recorded {
+        alone: bool,
+    },
 }
 
 /// A scenario that has its deployment.
 #[derive(Debug)]
 pub(super) struct Scene {
     pub stage: Rc<Stage>,
-    pub instance: Arc<Instance>,
+    /// What runs, or the record of it.
+    pub instance: Counterpart,
     /// The feature file, absolute.
     pub feature: PathBuf,
     /// What the Given steps said of the stimuli to come.
@@ -96,21 +97,6 @@ pub(super) struct Sent {
     pub delivery: Delivery,
     /// Why nothing more will come, once that was proven.
     pub settled: Option<Settled>,
-}
-
-/// What is known of a stimulus once it is proven that nothing more will come.
-#[derive(Debug, Clone)]
-pub(super) struct Settled {
-    /// Why.
-    pub proof: String,
-    /// Whether what sends telemetry had ended or stood still, so that no process can have been missed.
-    pub ended: bool,
-    /// Whether the proof speaks for OTLP log records too.
-    pub logs: bool,
-    /// The last stamp that belongs to the request.
-    pub window_end: u64,
-    /// The last stamp before the proof.
-    pub proven_at: u64,
 }
 
 impl Sent {
@@ -160,38 +146,70 @@ impl Draft {
 
 impl World {
     /// Gets the scenario its deployment. What goes wrong is told by the first step.
-    pub(super) async fn enter(&mut self, stage: Rc<Stage>, feature: PathBuf, need: Need) {
+    pub(super) async fn enter(&mut self, play: Rc<Play>, feature: PathBuf, need: Need) {
         let hold = match need {
-            Need::Shared => Hold::Shared { _guard: stage.gate.clone().read_owned().await },
-            Need::Alone => Hold::Alone { _guard: stage.gate.clone().write_owned().await },
+            Need::Shared => Hold::Shared { _guard: play.gate.clone().read_owned().await },
+            Need::Alone => Hold::Alone { _guard: play.gate.clone().write_owned().await },
             Need::Own => Hold::Own,
         };
-        let instance = if need == Need::Own { stage.start().await } else { stage.shared().await };
-        let began = Instant::now();
-        match instance {
-            Ok(instance) => {
-                self.scene = Some(Scene {
-                    stage,
-                    instance,
-                    feature,
-                    draft: Draft::default(),
-                    sent: Vec::new(),
-                    ordeal: None,
-                    soak: None,
-                    proofs: BTreeSet::new(),
-                    advice: BTreeSet::new(),
-                    began,
-                    hold,
-                });
+        match if need == Need::Own { play.own().await } else { play.shared().await } {
+            Ok(running) => {
+                let instance = Counterpart::Live(Live::new(running));
+                self.scene = Some(Scene::new(play.stage.clone(), instance, feature, hold));
             }
             Err(problem) => self.trouble = Some(problem),
+        }
+    }
+
+    /// A step begins.
+    pub(super) fn begin(&self, text: &str, step: &Step) {
+        if let Some(scene) = &self.scene {
+            scene.instance.begin(text, digest_of(step));
+        }
+    }
+
+    /// The step is over.
+    pub(super) fn end(&self) {
+        if let Some(scene) = &self.scene {
+            scene.instance.end();
+        }
+    }
+
+    /// Lets come what a scenario that ended early has not waited for, so that its evidence is whole and a changed step can be
+    /// judged on it. Not where a proof was already waited for in vain.
+    pub(super) async fn come_to_rest(&mut self) {
+        let Some(scene) = &mut self.scene else { return };
+        let open = scene.sent.iter().any(|sent| sent.settled.is_none());
+        if open && !scene.stage.unprovable.get() && !scene.instance.is_unproven() {
+            scene.instance.begin(REST, REST.to_owned());
+            scene.settle_so_far().await;
+            scene.instance.end();
+        }
+    }
+
+    /// Up to where the step with this digest looked, when it was recorded; to the end when it was not.
+    pub(super) fn looks_at(&self, digest: &str) -> u64 {
+        match self.scene.as_ref().map(|scene| &scene.instance) {
+            Some(Counterpart::Recorded(recorded)) => recorded.looks_at(digest),
+            _ => 0,
+        }
+    }
+
+    /// A world in which a scenario is judged again.
+    pub(super) fn recorded(scene: Result<Scene, Problem>) -> Self {
+        match scene {
+            Ok(scene) => Self { scene: Some(scene), ..Self::default() },
+            Err(problem) => Self { trouble: Some(problem), ..Self::default() },
         }
     }
 
     /// Judges the rules that always hold, when every step did.
     pub(super) async fn invariants(&mut self, scenario: &Scenario, except: &[&str]) {
         let (None, Some(scene)) = (&self.noted, &mut self.scene) else { return };
-        if let Err(problem) = scene.invariants(except).await {
+        scene.instance.begin(INVARIANTS, INVARIANTS.to_owned());
+        let judged = scene.invariants(except).await;
+        scene.instance.end();
+        if let Err(problem) = judged {
             self.note(format!("Invariants of the scenario {:?}", scenario.name), scenario.position.line, problem);
         }
     }
@@ -201,8 +219,11 @@ impl World {
         self.trouble.clone()
     }
 
-    /// Keeps the problem that ends the scenario.
-    pub(super) fn note(&mut self, step: String, line: usize, problem: Problem) {
+    /// Keeps the problem that ends the scenario. A secret is in no message, whatever the service made of it.
+    pub(super) fn note(&mut self, step: String, line: usize, mut problem: Problem) {
+        if let Some(scene) = &self.scene {
+            problem.message = scene.hidden(mask_text(problem.message, &scene.draft.secrets));
+        }
         self.noted = Some((step, line, problem));
     }
 
@@ -226,26 +247,39 @@ impl World {
         self.scene.as_mut().ok_or_else(|| Problem::errored("the scenario has no deployment"))
     }
 
-    /// Writes the evidence, tells what came of the requests, and lets the deployment go.
-    pub(super) fn leave(&mut self, folder: &Path, verdict: &Verdict) -> Left {
-        let Some(scene) = self.scene.take() else { return Left::default() };
-        let took = scene.began.elapsed();
-        let stories = scene.instance.store().look(|capture| {
-            let story = |sent: &Sent| {
-                Story::of(&sent.delivery, &scene.evidence(capture, sent), &segments(capture, &sent.delivery))
-            };
-            scene.sent.iter().map(story).collect()
-        });
-        let evidence = super::evidence::write(folder, &scene, verdict).ok().map(|()| folder.to_owned());
-        let (proofs, advice) = (scene.proofs.into_iter().collect(), scene.advice.into_iter().collect());
-        Left { took, proofs, advice, evidence, stories }
+    /// Takes the scene out; it lets the deployment go when it is dropped.
+    pub(super) fn leave(&mut self) -> Option<Scene> {
+        self.scene.take()
     }
 }
 
 impl Scene {
+    /// A scene in which nothing has happened yet.
+    pub fn new(stage: Rc<Stage>, instance: Counterpart, feature: PathBuf, hold: Hold) -> Self {
+        let (draft, sent) = (Draft::default(), Vec::new());
+        let (proofs, advice) = (BTreeSet::new(), BTreeSet::new());
+        let (ordeal, soak, began) = (None, None, Instant::now());
+        Self { stage, instance, feature, draft, sent, ordeal, soak, proofs, advice, began, hold }
+    }
+
+    /// What came of its requests, for a report.
+    pub fn stories(&self) -> Vec<Story> {
+        self.instance.store().look(|capture| {
+            let story = |sent: &Sent| {
+                Story::of(&sent.delivery, &self.evidence(capture, sent), &segments(capture, &sent.delivery))
+            };
+            self.sent.iter().map(story).collect()
+        })
+    }
+
+    /// Since when it plays.
+    pub fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Whether nobody else used the deployment since the scenario began.
     pub fn is_alone(&self) -> bool {
-        !matches!(self.hold, Hold::Shared { .. })
+        !matches!(self.hold, Hold::Shared { .. } | Hold::Recorded { alone: false })
     }
 
     /// Refuses what only a function would hear of.

@@ -5,7 +5,7 @@
 //! [`Packed::strings`], and everything else is a number; then all of it is gzipped. Base64, so that nothing that a service
 //! wrote can leave the element that it lies in; the script makes text nodes of it and nothing else.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io::Write};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use flate2::{Compression, write::GzEncoder};
@@ -55,9 +55,11 @@ struct Packed<'a> {
 /// # Errors
 /// When the data cannot be written as JSON, which no input is known to cause.
 pub fn html(summary: &Summary) -> Result<String, serde_json::Error> {
-    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
     let (packing, owned) = (Strings::default(), Owned::of(summary));
-    serde_json::to_writer(&mut packed, &packing.pack(summary, &owned))?;
+    // As a whole: JSON is written in pieces of a few bytes, and gzip is slow on each.
+    let data = serde_json::to_vec(&packing.pack(summary, &owned))?;
+    let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+    packed.write_all(&data).map_err(serde_json::Error::io)?;
     let packed = packed.finish().map_err(serde_json::Error::io)?;
     let nonce = uuid::Uuid::new_v4().simple().to_string();
     let page = PAGE.replace("/*NONCE*/", &nonce).replace("/*STYLE*/", STYLE);

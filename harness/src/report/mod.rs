@@ -1,6 +1,7 @@
 //! What a run says: one stream of [`Event`]s. The terminal tells them as they happen; JUnit, JSON, HTML and what GitHub
 //! shows are made at its end.
 
+mod advice;
 mod files;
 mod github;
 mod html;
@@ -14,6 +15,8 @@ mod terminal;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::deployment::SiteError;
 
 pub use files::{Files, Format, WriteError};
@@ -25,7 +28,7 @@ pub use story::{Story, StoryLog, StorySpan};
 pub use terminal::Terminal;
 
 /// Why a step did not pass. Wrong telemetry is a failure; what kept the harness from judging is an error.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// Failed or errored.
     pub kind: ProblemKind,
@@ -34,7 +37,8 @@ pub struct Problem {
 }
 
 /// Failed is not errored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ProblemKind {
     /// The service did or said something wrong.
     Failed,
@@ -76,7 +80,8 @@ impl From<SiteError> for Problem {
 }
 
 /// The verdict on one scenario on one deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Every step held.
     Passed,
@@ -110,7 +115,7 @@ pub struct Outcome {
     pub took: Duration,
     /// What the verdict rested on: `environment froze`, `fence came back`; one entry a kind of proof.
     pub proofs: Vec<String>,
-    /// What invariants say that fails nothing, one entry each, beginning with the rule's name.
+    /// What invariants say that fails nothing, each beginning with its name.
     pub advice: Vec<String>,
     /// Where its evidence was written.
     pub evidence: Option<PathBuf>,

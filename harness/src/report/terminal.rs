@@ -5,13 +5,14 @@ mod look;
 mod progress;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::Write as _,
     io::{self, Write},
 };
 
 use super::{
     Event, Outcome, Problem, ProblemKind, Reporter, Summary, Verdict,
+    advice::advice,
     matrix::{Matrix, mark, short},
 };
 use look::{Look, legible, wrapped};
@@ -94,7 +95,7 @@ impl<W: Write> Terminal<W> {
             let mut lines = text.lines().map(legible);
             let mut shown = String::new();
             for line in lines.by_ref().take(2) {
-                shown.push_str(&self.paint("1", &line));
+                shown.push_str(&if line.is_empty() { line } else { self.paint("1", &line) });
                 shown.push('\n');
             }
             for line in lines {
@@ -140,9 +141,9 @@ impl<W: Write> Terminal<W> {
                 self.say(&format!("         {}", legible(scenario)));
             }
         }
-        for (advice, count) in advice(summary) {
+        for advice in advice(summary) {
             let word = self.paint("36", "ADVICE ");
-            self.say(&format!("{word}  {} ({count} scenario{})", legible(&advice), if count == 1 { "" } else { "s" }));
+            self.say(&format!("{word}  {}", legible(&advice)));
         }
         let text = format!(
             "{} passed, {} failed, {} errored in {:.1} s; waterfalls in {}",
@@ -202,7 +203,8 @@ impl<W: Write> Reporter for Terminal<W> {
                 self.width = deployments.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
                 let names: Vec<&str> = deployments.iter().map(|(name, _)| name.as_str()).collect();
                 let names = names.join(", ");
-                self.say(&format!("tracegate {}: {scenarios} scenarios on {names}", env!("CARGO_PKG_VERSION")));
+                let plural = if *scenarios == 1 { "" } else { "s" };
+                self.say(&format!("tracegate {}: {scenarios} scenario{plural} on {names}", env!("CARGO_PKG_VERSION")));
             }
             Event::Starting { builds: Some(what), .. } if self.told.insert(what.clone()) => {
                 let word = self.paint("36", "BUILD");
@@ -232,26 +234,6 @@ pub(super) fn failure(outcome: &Outcome, step: &str, line: usize, problem: &Prob
         let _ = writeln!(text, "  trace tree, log lines, export requests: {}", evidence.display());
     }
     text
-}
-
-/// How many pieces of advice are shown; all of them are in the report.
-const ADVICE: usize = 12;
-
-/// What invariants said that fails nothing, each with the number of scenarios that it was said of, the most frequent first.
-fn advice(summary: &Summary) -> Vec<(String, usize)> {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for advice in summary.outcomes.iter().flat_map(|outcome| &outcome.advice) {
-        *counts.entry(advice).or_default() += 1;
-    }
-    let mut counts: Vec<(String, usize)> =
-        counts.into_iter().map(|(advice, count)| (advice.to_owned(), count)).collect();
-    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    if counts.len() > ADVICE {
-        let rest = counts.split_off(ADVICE);
-        let most = rest.iter().map(|(_, count)| *count).max().unwrap_or_default();
-        counts.push((format!("and {} more in the report", rest.len()), most));
-    }
-    counts
 }
 
 #[cfg(test)]
@@ -286,7 +268,7 @@ mod tests {
     fn the_matrix_shows_every_scenario_by_deployment() {
         let summary = Summary {
             outcomes: vec![
-                outcome("lambda", "one", None),
+                Outcome { advice: vec!["old: http.method".into()], ..outcome("lambda", "one", None) },
                 outcome("process", "one", Some(Problem::failed("x"))),
                 outcome("process", "two", Some(Problem::errored("x"))),
             ],
@@ -295,6 +277,7 @@ mod tests {
         let text = told(&[Event::Finished(summary)]);
         assert!(text.contains("✓ ✗   one"), "{text}");
         assert!(text.contains("· !   two"), "{text}");
+        assert!(text.contains("\nADVICE   old: http.method (1 scenario)\n1 passed"), "{text}");
     }
 
     #[test]
@@ -326,21 +309,5 @@ mod tests {
         let text = told(&[judged(outcome("p", "a\x1b]0;x\x07", Some(Problem::failed("line\x1b[2J\rgone"))))]);
         assert!(!text.contains(['\x1b', '\x07', '\r']), "{text:?}");
         assert!(text.contains("line␛[2J␍gone"), "{text}");
-    }
-
-    #[test]
-    fn advice_is_told_once_with_the_number_of_scenarios() {
-        let with = |name: &str, advice: &[&str]| Outcome {
-            advice: advice.iter().map(|advice| (*advice).to_owned()).collect(),
-            ..outcome("process", name, None)
-        };
-        let (old, name) = ("deprecated-attributes: attribute http.method is deprecated", "unknown-service: spans");
-        let outcomes = vec![with("one", &[old]), with("two", &[name, old])];
-        let text = told(&[Event::Finished(Summary { outcomes, ..Summary::default() })]);
-        assert!(text.contains(&format!("ADVICE   {old} (2 scenarios)\nADVICE   {name} (1 scenario)\n")), "{text}");
-        let many: Vec<String> = (0..20).map(|n| format!("rule: {n:02}")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        let text = told(&[Event::Finished(Summary { outcomes: vec![with("one", &many)], ..Summary::default() })]);
-        assert!(text.contains("rule: 11 ") && !text.contains("rule: 12 ") && text.contains("and 8 more"), "{text}");
     }
 }

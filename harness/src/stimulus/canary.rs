@@ -1,12 +1,10 @@
 //! Canaries: values planted in a request that no telemetry may hold. Each is unique to its request, so that a leak is
 //! attributed to it, and follows from the request's mark, so that whoever knows the mark can look for them.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use bytes::Bytes;
 
 use super::HttpRequest;
-use crate::config::Canaries;
+use crate::{config::Canaries, telemetry::digest};
 
 /// The cookie that is planted.
 const COOKIE: &str = "tracegate_canary";
@@ -19,10 +17,8 @@ pub type Named = (String, String);
 
 fn value(mark: &str, place: &str) -> String {
     let mut value = String::from("canary");
-    for half in 0..2 {
-        let mut hasher = DefaultHasher::new();
-        (mark, place, half).hash(&mut hasher);
-        let hash = hasher.finish();
+    for half in ["first", "second"] {
+        let hash = digest(&[mark, place, half]);
         value.extend((0..12).map(|at| char::from(LETTERS[(hash >> (4 * at)) as usize & 15])));
     }
     value

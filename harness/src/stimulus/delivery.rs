@@ -1,12 +1,13 @@
 //! A stimulus that was sent, with its answer and its times.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{Caller, ContextForm};
 use crate::telemetry::{Arrival, SpanId, TraceId};
 
 /// One HTTP request of a client, however it reaches the service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpRequest {
     /// `GET`, `POST`, …
     pub method: String,
@@ -15,6 +16,7 @@ pub struct HttpRequest {
     /// Headers in order, without the context's.
     pub headers: Vec<(String, String)>,
     /// Body, empty for none.
+    #[serde(with = "body")]
     pub body: Bytes,
     /// The caller whose trace this carries on. With [`ContextForm::Absent`] nothing of it is sent.
     pub caller: Caller,
@@ -38,7 +40,7 @@ impl HttpRequest {
 
 /// What a caller that is an app says of itself to a function, each as raw JSON and only there when it was given
 /// (`ClientContext` of Lambda's Invoke API, and the identity that Amazon Cognito knows the caller by).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// `Lambda-Runtime-Client-Context`, what the AWS Mobile SDK says of the app and the device.
     pub client_context: Option<String>,
@@ -47,13 +49,14 @@ pub struct Identity {
 }
 
 /// What the client read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpResponse {
     /// Status code.
     pub status: u16,
     /// Headers in order, names in lower case.
     pub headers: Vec<(String, String)>,
     /// Body to the end.
+    #[serde(with = "body")]
     pub body: Bytes,
 }
 
@@ -65,7 +68,7 @@ impl HttpResponse {
 }
 
 /// The Lambda side of a delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invocation {
     /// `Lambda-Runtime-Aws-Request-Id`.
     pub request_id: String,
@@ -92,7 +95,7 @@ impl Invocation {
 }
 
 /// One stimulus that was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {
     /// Unique in a run; planted as the `User-Agent` unless the scenario sets one of its own.
     pub mark: String,
@@ -128,5 +131,34 @@ impl Delivery {
         let caller = self.caller.filter(|_| !matches!(self.form, ContextForm::Absent | ContextForm::XrayRoot));
         let runtime = self.invocation.as_ref().and_then(|invocation| invocation.runtime_parent);
         caller.map(|caller| caller.span_id).into_iter().chain(runtime).collect()
+    }
+}
+
+/// A body in JSON: text where it is text, else `{"base64": "…"}`.
+mod body {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Body {
+        Text(String),
+        Bytes { base64: String },
+    }
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        let body = match std::str::from_utf8(bytes) {
+            Ok(text) => Body::Text(text.to_owned()),
+            Err(_) => Body::Bytes { base64: STANDARD.encode(bytes) },
+        };
+        body.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        match Body::deserialize(deserializer)? {
+            Body::Text(text) => Ok(text.into()),
+            Body::Bytes { base64 } => STANDARD.decode(base64).map(Bytes::from).map_err(D::Error::custom),
+        }
     }
 }

@@ -80,6 +80,30 @@ pub async fn send(
     }
 }
 
+/// The same, with what `answered` makes of the moment in which the answer was complete. All of it is a task of its own: who
+/// waits here may be kept from running by something else, and that is not the service's time.
+pub async fn send_noting<T: Send + 'static>(
+    address: SocketAddr,
+    request: &HttpRequest,
+    user_agent: &str,
+    limit: Duration,
+    answered: impl FnOnce() -> T + Send + 'static,
+) -> Result<(HttpResponse, T), HttpError> {
+    let (request, user_agent) = (request.clone(), user_agent.to_owned());
+    let mut task = AbortOnDrop(tokio::spawn(async move {
+        let response = send(address, &request, &user_agent, limit).await?;
+        Ok((response, answered()))
+    }));
+    match (&mut task.0).await {
+        Ok(sent) => sent,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that shuts down ends a task that was not aborted, and it drops who waits here as well.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 async fn exchange(address: SocketAddr, request: &HttpRequest, user_agent: &str) -> Result<HttpResponse, HttpError> {
     let (method, target) = (request.method.clone(), request.target.clone());
     let message = message(address, request, user_agent)?;
@@ -107,9 +131,9 @@ async fn exchange(address: SocketAddr, request: &HttpRequest, user_agent: &str) 
     Ok(HttpResponse { status: head.status.as_u16(), headers, body })
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
-impl Drop for AbortOnDrop {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -4,6 +4,7 @@
 //! was stamped with. Values are those of the OpenTelemetry protocol (`opentelemetry-proto` 1.x), with ids checked.
 
 mod attributes;
+mod digest;
 mod embedded;
 mod flatten;
 mod id;
@@ -14,6 +15,7 @@ mod span;
 pub mod xray;
 
 pub use attributes::{Attributes, Value};
+pub use digest::digest;
 pub use embedded::{Embedded, embedded_json};
 pub(crate) use flatten::flatten_up_to;
 pub use flatten::{MAX_FIELDS, flatten};

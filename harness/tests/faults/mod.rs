@@ -129,7 +129,7 @@ pub fn all(late: &str) -> Vec<Fault> {
             deployment: "process",
             feature: "shutdown/shutdown.feature",
             caught_by: "What was queued is exported after SIGTERM",
-            because: "received",
+            because: "was logged and never exported",
             apply: Box::new(|spec| {
                 spec.env.insert("OTEL_BSP_SCHEDULE_DELAY".into(), "60000".into());
                 // The wrapper stands for a supervisor that kills instead of asking.

@@ -16,7 +16,7 @@
 //! | sixteen at once, each of which does that | one | several |
 //!
 //! Beside the first two, in the same rounds, runs the floor: a loop on a thread of its own that reads requests from the same
-//! runtime and writes constant answers, with neither states nor callers. No emulator can be faster one caller at a time.
+//! runtime and writes constant answers, with neither states nor callers. It is what is left when an emulator does nothing.
 //!
 //! Every response is checked for the request that it answers. One of Tracegate's that is lost, doubled or does not come
 //! within ten seconds ends the run with exit code 1; a peer that hangs is started again, and each time is told.

@@ -50,15 +50,14 @@ fn id(request: u64, trace: u64) -> TraceId {
     TraceId::from_bytes(&bytes).expect("an id")
 }
 
-/// Times of reading one trace that nobody has asked for before, in nanoseconds.
+/// Times of reading one trace out of a request of which nothing was read before, in nanoseconds.
 pub fn read_traces(spans: usize, samples: usize) -> Vec<f64> {
     let mut times = Vec::new();
+    let requests = spans.div_ceil(SPANS) as u64;
     while times.len() < samples {
         let store = filled(spans);
-        let requests = spans.div_ceil(SPANS) as u64;
-        let here = samples.min(spans / IN_TRACE / 2);
-        for sample in 0..here as u64 {
-            // Spread over all of it, in no order that a cache could like.
+        // Spread over all of it, in no order that a cache could like.
+        for sample in 0..requests.min((samples - times.len()) as u64) {
             let request = sample.wrapping_mul(7919) % requests;
             let trace = id(request, sample.wrapping_mul(31) % (SPANS / IN_TRACE) as u64);
             let began = Instant::now();

@@ -4,6 +4,7 @@
 //! decoded when somebody asks for it, with the resource and the scope that it stands in. Only what is not valid is decoded
 //! at once, to say what is wrong with it.
 
+mod encode;
 mod schema;
 mod values;
 mod walk;
@@ -31,6 +32,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
+pub(super) use self::encode::encode;
 use self::wire::Malformed;
 use super::{
     Encoding, Signal,

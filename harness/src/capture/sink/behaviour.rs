@@ -4,27 +4,28 @@
 use std::{
     collections::{HashSet, VecDeque},
     fmt,
-    hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use http::StatusCode;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tonic::Code;
 
 use super::answer::Refusal;
 use crate::{
     capture::{Decoded, Signal},
-    telemetry::{Arrival, LogRecord, SpanId, TraceId},
+    telemetry::{Arrival, LogRecord, SpanId, TraceId, digest},
 };
 
 /// What is done to a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Act {
     /// It is not taken, and the exporter is told so.
     Refuse {
         /// OTLP/HTTP's status; gRPC is told its equivalent.
+        #[serde(with = "status")]
         status: StatusCode,
         /// When the exporter may try again.
         retry: Option<Duration>,
@@ -132,11 +133,11 @@ pub struct Decision {
 
 /// Something that can be told apart from everything else that is exported: a span by its ids, a log record by all that it
 /// says.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Item {
     /// A span.
     Span(TraceId, SpanId),
-    /// A log record with a time and ids: the hash of its ids, times, body and attributes.
+    /// A log record with a time and ids: the digest of its ids, times, body and attributes.
     Log(u64),
 }
 
@@ -145,12 +146,12 @@ impl Item {
     pub fn of_log(record: &LogRecord) -> Option<Self> {
         let ids = (record.trace_id.valid()?, record.span_id.valid()?);
         let time = record.time_unix_nano?;
-        let mut hash = DefaultHasher::new();
-        (ids.0.to_string(), ids.1.to_string(), time, &record.logger, &record.raw).hash(&mut hash);
+        let mut parts =
+            vec![ids.0.to_string(), ids.1.to_string(), time.to_string(), record.logger.clone(), record.raw.clone()];
         for (key, value) in record.fields.iter() {
-            (key, value.to_string()).hash(&mut hash);
+            parts.extend([key.to_owned(), value.to_string()]);
         }
-        Some(Self::Log(hash.finish()))
+        Some(Self::Log(digest(&parts)))
     }
 
     /// Everything in a request that has an identity.
@@ -164,7 +165,7 @@ impl Item {
 }
 
 /// One thing that was done to one request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Incident {
     /// When, among everything that was captured.
     pub arrival: Arrival,
@@ -174,6 +175,20 @@ pub struct Incident {
     pub act: Act,
     /// What the request held, if the exporter must not send it again.
     pub items: HashSet<Item>,
+}
+
+/// A status as its number.
+mod status {
+    use http::StatusCode;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u16(status.as_u16())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
+        StatusCode::from_u16(u16::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 /// The rules of a sink, and what came of them.

@@ -30,6 +30,8 @@ pub struct Capture {
     faults: Vec<Fault>,
     lifecycle: Vec<Lifecycle>,
     seq: u64,
+    /// The stamp of what is added next, when it comes from a record.
+    recorded: Option<Arrival>,
     /// Requests and items of each signal since the beginning.
     received: [Received; 4],
     slowest: u64,
@@ -58,6 +60,7 @@ impl Capture {
             faults: Vec::new(),
             lifecycle: Vec::new(),
             seq: 0,
+            recorded: None,
             received: [Received::default(); 4],
             slowest: 0,
             retention,
@@ -141,7 +144,15 @@ impl Capture {
         &self.dropped
     }
 
+    pub(super) fn stamp_next(&mut self, arrival: Arrival) {
+        self.recorded = Some(arrival);
+    }
+
     fn stamp(&mut self) -> Arrival {
+        if let Some(arrival) = self.recorded.take() {
+            self.seq = arrival.seq;
+            return arrival;
+        }
         self.seq += 1;
         let unix_nano = SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 
-use super::index::{Decoded, Index};
+use super::index::{Decoded, Index, encode};
 use crate::telemetry::{Arrival, LogRecord};
 
 pub use capture::Capture;
@@ -257,6 +257,11 @@ impl Store {
         match &self.tamper {
             Some(tamper) => {
                 let tampered = tamper.export(index.decode());
+                let mut request = request;
+                // A request and what it holds say the same.
+                if let Some(body) = encode(&tampered) {
+                    (request.body, request.encoding) = (body.into(), Encoding::Protobuf);
+                }
                 self.add_values(request, tampered, faults)
             }
             None => self.append(|capture| capture.push_export(request, index, faults)),
@@ -285,6 +290,11 @@ impl Store {
     /// Makes a mark.
     pub fn mark(&self, mark: Mark) -> Arrival {
         self.append(|capture| capture.push_mark(mark))
+    }
+
+    /// What is added next gets this stamp: a record is put back in the order in which it came.
+    pub fn stamp_next(&self, arrival: Arrival) {
+        self.lock().stamp_next(arrival);
     }
 
     /// Looks at what is there now. `look` runs under the store's lock: compute, do not wait.

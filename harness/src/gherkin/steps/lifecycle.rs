@@ -9,7 +9,7 @@ use super::super::{
     registry::{Keyword, Need, StepDefinition, StepResult},
     world::Sent,
 };
-use crate::{capture::Mark, report::Problem, stimulus::Invocation};
+use crate::{report::Problem, stimulus::Invocation};
 
 /// How long a service may take to end after a signal before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 scene.only_a_function_hears("a cold start")?;
-                scene.instance.recycle().await;
+                scene.instance.recycle().await?;
                 Ok(())
             })
         },
@@ -42,7 +42,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 scene.only_a_function_hears("a shutdown")?;
-                match scene.instance.recycle().await {
+                match scene.instance.recycle().await? {
                     0 => Err(Problem::errored("no execution environment is running, so none can be shut down")),
                     _ => Ok(()),
                 }
@@ -59,9 +59,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
         run: |world, arguments| {
             Box::pin(async {
                 let signal = if arguments.text(0) == "SIGINT" { Signal::SIGINT } else { Signal::SIGTERM };
-                let instance = world.scene()?.instance.clone();
-                instance.store().mark(Mark::StopRequested { signal: signal.to_string() });
-                let exit = instance.stop(signal, GRACE).await;
+                let exit = world.scene()?.instance.stop(signal, GRACE).await?;
                 if exit.orderly {
                     Ok(())
                 } else {
@@ -127,7 +125,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 let (workers, patience) = (scene.stage.spec.workers, scene.stage.spec.patience);
-                let seen = scene.instance.wake_workers(Instant::now() + patience).await?;
+                let seen = scene.instance.workers(Instant::now() + patience).await?;
                 if seen.len() >= workers {
                     return Ok(());
                 }

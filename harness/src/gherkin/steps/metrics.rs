@@ -6,6 +6,7 @@ use super::super::{
 };
 use super::trace::values;
 use crate::{
+    capture::Capture,
     expectation::{MetricMatcher, TextMatcher},
     report::Problem,
 };
@@ -42,7 +43,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::Then,
         expression: "the metric {text} counts {int} request(s) with the attributes",
         about: "The measurements of a histogram, or the value of a counter, over the latest points with these attributes, \
-                all processes added up. Holds as soon as the number is reached, and not when it is exceeded.",
+                all processes added up. Judged once every process has exported what it had collected since the last \
+                request: its metric reader's interval must be shorter than `patience`.",
         example: "Then the metric \"http.server.request.duration\" counts 1 request with the attributes\n  | attribute  | value    \
                   |\n  | http.route | \"/files/\" |",
         need: Need::Own,
@@ -67,21 +69,23 @@ fn with_attributes(arguments: &Arguments, name: usize) -> Result<MetricMatcher, 
 }
 
 async fn total(world: &mut World, matcher: MetricMatcher, count: Option<u64>) -> Result<(), Problem> {
-    world
-        .scene()?
-        .in_time(|capture| {
-            let total = matcher
-                .total(capture.metrics())
-                .map_err(|no_match| format!("expected   {}\n{no_match}", no_match.expected))?;
-            // Histograms count measurements; a counter's value is its sum.
-            let found =
-                if total.count > total.series as u64 { total.count as f64 } else { total.sum.max(total.count as f64) };
-            match count {
-                Some(expected) if (found - expected as f64).abs() > f64::EPSILON => {
-                    Err(format!("expected   {expected}\nfound      {found} in {} series", total.series))
-                }
-                _ => Ok(()),
+    let judge = |capture: &Capture| {
+        let total = matcher
+            .total(capture.metrics())
+            .map_err(|no_match| format!("expected   {}\n{no_match}", no_match.expected))?;
+        // Histograms count measurements; a counter's value is its sum.
+        let found =
+            if total.count > total.series as u64 { total.count as f64 } else { total.sum.max(total.count as f64) };
+        match count {
+            Some(expected) if (found - expected as f64).abs() > f64::EPSILON => {
+                Err(format!("expected   {expected}\nfound      {found} in {} series", total.series))
             }
-        })
-        .await
+            _ => Ok(()),
+        }
+    };
+    let scene = world.scene()?;
+    match count {
+        Some(_) => scene.metrics_finally(judge).await,
+        None => scene.in_time(judge).await,
+    }
 }

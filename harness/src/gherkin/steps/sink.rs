@@ -87,8 +87,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 endure(scene).await;
-                let gone = scene.instance.sink().go_away().await;
-                gone.map_err(|error| Problem::errored(format!("the collector cannot go away: {error}")))
+                scene.instance.collector_goes_away().await
             })
         },
     },
@@ -98,12 +97,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
         about: "It listens again at the same address.",
         example: "When the collector comes back",
         need: Need::Own,
-        run: |world, _| {
-            Box::pin(async {
-                let back = world.scene()?.instance.sink().come_back().await;
-                back.map_err(|error| Problem::errored(format!("the collector cannot come back: {error}")))
-            })
-        },
+        run: |world, _| Box::pin(async { world.scene()?.instance.collector_comes_back().await }),
     },
     StepDefinition {
         keyword: Keyword::Then,
@@ -150,11 +144,11 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 met(scene).await?;
-                let behaviour = scene.instance.sink().behaviour().clone();
-                if !behaviour.incidents().iter().any(|incident| incident.act.is_final()) {
+                let incidents = scene.instance.incidents();
+                if !incidents.so_far().iter().any(|incident| incident.act.is_final()) {
                     return Err(Problem::errored("the collector refused nothing for good in this scenario"));
                 }
-                scene.finally(|seen| nothing_refused_came_again(seen.capture, &behaviour.incidents())).await
+                scene.finally(|seen| nothing_refused_came_again(seen.capture, &incidents.so_far())).await
             })
         },
     },
@@ -203,10 +197,7 @@ fn act<'a>(
         let (signal, lasting) = which(arguments.text(exports))?;
         let scene = world.scene()?;
         endure(scene).await;
-        let what = format!("from here on, as the scenario says: {} {act}", arguments.text(exports));
-        scene.instance.store().mark(Mark::Sink { what });
-        scene.instance.sink().behaviour().add(Rule { signal, act, lasting });
-        Ok(())
+        scene.instance.misbehave(&format!("{} {act}", arguments.text(exports)), Rule { signal, act, lasting })
     })
 }
 
@@ -243,7 +234,7 @@ fn lapse(text: &str) -> Result<Duration, Problem> {
 async fn endure(scene: &mut Scene) {
     if scene.ordeal.is_none() {
         scene.settle_so_far().await;
-        let memory = scene.instance.memory().map_err(|error| Problem::from(error).message);
+        let memory = scene.instance.memory().map_err(|problem| problem.message);
         scene.ordeal = Some(Ordeal { calm: scene.sent.len(), memory });
     }
 }
@@ -306,13 +297,10 @@ async fn lost_nothing(scene: &Scene) -> StepResult {
 /// Waits until every misbehaviour met a request: what met none proves nothing.
 async fn met(scene: &Scene) -> StepResult {
     ordeal(scene)?;
-    let behaviour = scene.instance.sink().behaviour();
-    let deadline = Instant::now() + scene.stage.spec.patience;
-    let all_met = |_: &Capture| behaviour.unmet().is_empty().then_some(());
-    if scene.instance.store().until(deadline, all_met).await.is_some() {
+    let unmet = scene.instance.unmet(Instant::now() + scene.stage.spec.patience).await;
+    if unmet.is_empty() {
         return Ok(());
     }
-    let unmet: Vec<String> = behaviour.unmet().iter().map(ToString::to_string).collect();
     Err(Problem::errored(format!(
         "unproven   the collector was sent no request that should have met this: {}\nwaited     {:?} on {}",
         unmet.join("; "),

@@ -186,11 +186,10 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let requests =
                     (0..count).map(|_| scene.draft.request(arguments.text(1), arguments.text(2), Bytes::new()));
                 let sending = requests
-                    .map(|request| scene.instance.send_for(request, scene.draft.identity.clone()))
+                    .map(|request| scene.instance.send(request, scene.draft.identity.clone(), &scene.draft.secrets))
                     .collect::<Vec<_>>();
                 for delivery in join_all(sending).await {
-                    let delivery = delivery.map_err(|error| Problem::from_error(&error))?;
-                    scene.sent.push(Sent::new(delivery));
+                    scene.sent.push(Sent::new(delivery?));
                 }
                 Ok(())
             })
@@ -207,7 +206,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 let event = scene.read_event(arguments.text(0))?;
-                let delivery = scene.instance.deliver_for(event, scene.draft.identity.clone()).await?;
+                let identity = scene.draft.identity.clone();
+                let delivery = scene.instance.deliver(event, identity, &scene.draft.secrets).await?;
                 scene.sent.push(Sent::new(delivery));
                 Ok(())
             })
@@ -242,7 +242,7 @@ fn send<'a>(world: &'a mut World, arguments: &'a Arguments, body: Bytes) -> Loca
     Box::pin(async move {
         let scene = world.scene()?;
         let request = scene.draft.request(arguments.text(0), arguments.text(1), body);
-        let delivery = scene.instance.send_for(request, scene.draft.identity.clone()).await?;
+        let delivery = scene.instance.send(request, scene.draft.identity.clone(), &scene.draft.secrets).await?;
         scene.sent.push(Sent::new(delivery));
         Ok(())
     })

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::{
     Outcome, Summary, Verdict,
+    advice::advice,
     matrix::{Matrix, mark, short},
     terminal::failure,
 };
@@ -36,6 +37,12 @@ pub(super) fn markdown(summary: &Summary, room: usize) -> String {
     }
     if !summary.unclaimed.is_empty() {
         let line = format!("- {} scenarios are for no deployment of this run\n", summary.unclaimed.len());
+        if fits(&text, &line) {
+            text.push_str(&line);
+        }
+    }
+    for advice in advice(summary) {
+        let line = format!("- Advice: {}\n", escaped(&advice));
         if fits(&text, &line) {
             text.push_str(&line);
         }
@@ -132,6 +139,7 @@ mod tests {
             outcomes.push(outcome("p", &format!("a | <b> `{at}`"), Some(Problem::failed(message.clone()))));
             outcomes.push(outcome("q", &format!("a | <b> `{at}`"), None));
         }
+        outcomes[0].advice = vec!["old: `x`".into()];
         Summary { outcomes, unavailable: vec![("c_d".into(), "no\nengine".into())], ..Summary::default() }
     }
 
@@ -140,6 +148,7 @@ mod tests {
         let text = markdown(&summary(1), LIMIT);
         assert!(text.starts_with("## ❌ Tracegate: 1 passed, 1 failed, 0 errored"), "{text}");
         assert!(text.contains("- **c\\_d** did not run: no engine\n"), "{text}");
+        assert!(text.contains("- Advice: old: \\`x\\` (1 scenario)\n"), "{text}");
         assert!(text.contains("| a \\| &lt;b&gt; \\`0\\` <sub>correlation/files.feature:12</sub> | ✗ | ✓ |"), "{text}");
         assert!(text.contains("closest    &lt;/pre&gt;&lt;script&gt;"), "{text}");
         assert_eq!(text.matches("<details").count(), text.matches("</details>").count());

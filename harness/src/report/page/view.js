@@ -86,7 +86,7 @@ const makeView = (run, find) => {
     const name = text(run.deployments[cell.deployment]);
     return el('section', { 'aria-label': name }, el('h3', { class: VERDICT[cell.verdict] }, `${MARK[cell.verdict]} ${name}`),
       el('p', { class: 'dim' }, [`${VERDICT[cell.verdict]} in ${cell.took} ms`, ...cell.proofs.map(text)].join(' · ')),
-      ...cell.advice.map(note => el('p', { class: 'note' }, text(note))),
+      ...cell.advice.map(one => el('p', { class: 'advice' }, el('b', {}, 'Advice '), text(one))),
       ...(cell.verdict ? [el('p', { class: 'step mono' }, `${text(row.file)}:${cell.stepLine}  ${text(cell.step)}`), fault(cell)] : []),
       ...cell.stories.flatMap(packed => request(packed, name)),
       text(cell.evidence) ? el('p', { class: 'dim' }, 'Evidence: ', el('a', { href: './' + encodeURI(text(cell.evidence)) + '/' }, text(cell.evidence))) : null);

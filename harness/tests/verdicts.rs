@@ -1,0 +1,346 @@
+//! Verdicts that can be trusted, and given again from their evidence alone: a service of this file's own that crashes, exports late and
+//! leaves things out is judged, and what was recorded of it is judged again.
+//!
+//! The service is a test of this file too: a deployment starts this test binary again with its name.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use axum::{Router, extract::Request};
+use serde_json::{Value, json};
+use tracegate::{
+    config::Config,
+    deployment::assembly::Workshop,
+    evidence,
+    gherkin::{self, Plan, Replayed},
+    report::{Event, Outcome, Problem, ProblemKind, Reporter, Verdict},
+};
+
+/// Serves on `SERVE`, exports a span and a log record a request as OTLP/JSON.
+#[tokio::test]
+async fn service() {
+    let Ok(port) = std::env::var("SERVE") else { return };
+    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await.unwrap();
+    let late: Arc<Mutex<Vec<(&'static str, Value)>>> = Arc::default();
+    let app = Router::new().fallback(move |request: Request| answer(request, late.clone()));
+    axum::serve(listener, app).await.unwrap();
+}
+
+async fn answer(request: Request, late: Arc<Mutex<Vec<(&'static str, Value)>>>) -> String {
+    let began = nanos();
+    let path = request.uri().path().to_owned();
+    let parent = request.headers().get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let ids: Vec<&str> = parent.split('-').collect();
+    let [_, trace, parent, _] = ids.as_slice() else { return "no traceparent".into() };
+    let span_id = format!("{:016x}", began | 1);
+    if path == "/crash" {
+        println!("about to divide by zero");
+        std::process::exit(4);
+    }
+    let child = json!({"traceId": trace, "spanId": format!("{:016x}", began ^ 0xffff), "parentSpanId": "00000000000000aa",
+        "name": "orphan", "kind": 1, "startTimeUnixNano": began.to_string(), "endTimeUnixNano": nanos().to_string()});
+    let span = json!({"traceId": trace, "spanId": span_id, "parentSpanId": parent, "name": format!("GET {path}"), "kind": 2,
+        "startTimeUnixNano": began.to_string(), "endTimeUnixNano": nanos().to_string(), "attributes": [
+            {"key": "http.route", "value": {"stringValue": path}},
+            {"key": "db.sytem", "value": {"stringValue": "none"}},
+            {"key": "http.response.status_code", "value": {"intValue": "200"}}]});
+    let record = json!({"timeUnixNano": nanos().to_string(), "severityText": "INFO", "severityNumber": 9, "traceId": trace,
+        "spanId": span_id, "body": {"stringValue": format!("served {path}")}});
+    println!(
+        "{}",
+        json!({"message": format!("served {path}"), "level": "INFO", "trace_id": trace, "span_id": span_id})
+    );
+    let resource = json!({"attributes": [{"key": "service.name", "value": {"stringValue": "fixture"}}]});
+    let spans =
+        |spans: Vec<Value>| json!({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": spans}]}]});
+    let logs = json!({"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]});
+    match path.as_str() {
+        // What is logged and never exported.
+        "/lost" => {}
+        // What comes only with the next request, and is broken.
+        "/late" => late.lock().unwrap().extend([("traces", spans(vec![span, child])), ("logs", logs)]),
+        "/crash-later" => {
+            export("traces", &spans(vec![span])).await;
+            tokio::spawn(async {
+                tokio::task::yield_now().await;
+                println!("about to give up");
+                std::process::exit(5);
+            });
+        }
+        _ => {
+            let due = if path == "/" { Vec::new() } else { std::mem::take(&mut *late.lock().unwrap()) };
+            for (signal, request) in due {
+                export(signal, &request).await;
+            }
+            export("traces", &spans(vec![span])).await;
+            export("logs", &logs).await;
+        }
+    }
+    format!("served {path}")
+}
+
+async fn export(signal: &str, request: &Value) {
+    let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap();
+    let sent =
+        reqwest::Client::new().post(format!("{endpoint}/v1/{signal}")).header("content-type", "application/json");
+    sent.body(request.to_string()).send().await.unwrap().error_for_status().unwrap();
+}
+
+fn nanos() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
+}
+
+struct Quiet;
+
+impl Reporter for Quiet {
+    fn tell(&mut self, _: &Event) {}
+}
+
+/// A folder with a feature file, in which the fixture is judged.
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(scenarios: &str) -> Self {
+        let bench = Self { folder: tempfile::tempdir().unwrap() };
+        bench.says(scenarios);
+        bench
+    }
+
+    fn feature(&self) -> PathBuf {
+        self.folder.path().join("fixture.feature")
+    }
+
+    fn output(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join("target/tracegate")
+    }
+
+    fn says(&self, scenarios: &str) {
+        std::fs::write(self.feature(), format!("Feature: Fixture\n{scenarios}")).unwrap();
+    }
+
+    /// Judges the scenarios one after the other.
+    async fn run(&self) -> Vec<Outcome> {
+        let executable = std::env::current_exe().unwrap().display().to_string();
+        let text = format!(
+            "[deployments.fixture]\nkind = \"process\"\ncommand = [{executable:?}, \"service\", \"--exact\", \"--nocapture\"]\n\
+             ready = {{ http = \"/\" }}\npatience = \"5s\"\nenv = {{ SERVE = \"{{port}}\" }}\n"
+        );
+        let root = self.folder.path().canonicalize().unwrap();
+        let config = Config::parse(&text, &root, Path::new("tracegate.toml")).unwrap();
+        let deployments = config.deployments.values().cloned().collect();
+        let workshop =
+            Workshop { config: Arc::new(config), tracegate: env!("CARGO_BIN_EXE_tracegate").into(), tamper: None };
+        let selection = gherkin::select(&[self.feature().canonicalize().unwrap()], None).unwrap();
+        let plan = Plan { workshop, selection, deployments, unavailable: Vec::new(), jobs: 1 };
+        gherkin::run(plan, &mut Quiet).await.outcomes
+    }
+
+    async fn again(&self) -> Vec<Replayed> {
+        gherkin::replay(&evidence::find(&self.output()).unwrap(), None).await.unwrap()
+    }
+
+    /// Runs, judges again, and demands that both say the same.
+    async fn run_and_again(&self) -> Vec<Outcome> {
+        let outcomes = self.run().await;
+        let again = self.again().await;
+        assert_eq!(again.len(), outcomes.len());
+        for one in &again {
+            assert!(one.same, "was {:?}\nis  {:?}", one.recorded, one.outcome.verdict);
+        }
+        outcomes
+    }
+}
+
+fn problem(outcome: &Outcome) -> &Problem {
+    outcome.problem().unwrap_or_else(|| panic!("{} passed", outcome.scenario))
+}
+
+fn scenario(name: &str, steps: &[&str]) -> String {
+    format!("  Scenario: {name}\n    {}\n", steps.join("\n    "))
+}
+
+#[tokio::test]
+async fn passes_failures_and_errors_are_judged_again_to_the_word() {
+    let bench = Bench::new(
+        &[
+            scenario(
+                "sound",
+                &["When a client sends GET /a", "Then the trace is whole", "And the request is correlated"],
+            ),
+            scenario("wrong", &["When a client sends GET /b", "Then the trace has a SERVER span \"GET /c\""]),
+            scenario(
+                "a near miss",
+                &[
+                    "When a client sends GET /b",
+                    "Then the trace has a SERVER span \"GET /b\" with the attributes",
+                    "  | attribute | value |",
+                    "  | db.system | none  |",
+                ],
+            ),
+            scenario(
+                "not to be judged",
+                &["When API Gateway delivers the event \"none.json\"", "Then the trace is whole"],
+            ),
+        ]
+        .concat(),
+    );
+    let outcomes = bench.run_and_again().await;
+    let by_name = |name: &str| outcomes.iter().find(|outcome| outcome.scenario == name).unwrap();
+    assert!(by_name("sound").problem().is_none(), "{:?}", by_name("sound").verdict);
+    let wrong = &problem(by_name("wrong")).message;
+    for said in
+        ["closest    SERVER \"GET /b\"", "complete: fence came through", "arrived    spans", "wrote      stdout INFO"]
+    {
+        assert!(wrong.contains(said), "{said}: {wrong}");
+    }
+    let near = &problem(by_name("a near miss")).message;
+    assert!(near.contains("no db.system") && near.contains("db.sytem"), "{near}");
+    assert_eq!(problem(by_name("not to be judged")).kind, ProblemKind::Errored);
+}
+
+#[tokio::test]
+async fn one_scenario_is_judged_again_from_its_folder_alone_and_evidence_keeps_no_secret() {
+    let bench = Bench::new(&scenario(
+        "secretive",
+        &[
+            "Given the client sends the secret \"canary-5f2c\" in the header \"Authorization\"",
+            "When a client sends GET /a?token=canary-5f2c",
+            "Then no secret is found in the telemetry",
+            "And the trace has a SERVER span \"GET /none\"",
+        ],
+    ));
+    let outcomes = bench.run_and_again().await;
+    let folder = outcomes[0].evidence.clone().unwrap();
+    let found = evidence::find(&folder).unwrap();
+    assert_eq!(found.scenarios.len(), 1);
+    assert!(gherkin::replay(&found, None).await.unwrap()[0].same);
+    let text = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+    let mut files = vec![folder];
+    let mut read = 0;
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            read += 1;
+            let text = text(path.clone());
+            assert!(!text.contains("canary-5f2c"), "{}", path.display());
+        }
+    }
+    assert!(read >= 4, "{read}");
+    bench.says(&text(bench.feature()).replace("Feature: Fixture\n", "").replace("canary-5f2c", "canary-0000"));
+    let other = bench.again().await;
+    let said = problem(&other[0].outcome);
+    assert!(said.message.contains("other secrets") || said.message.contains("unrecorded"), "{}", said.message);
+}
+
+#[tokio::test]
+async fn a_changed_step_is_judged_anew_and_a_request_that_was_not_recorded_is_an_error() {
+    let asks = |then: &str| scenario("one", &["When a client sends GET /a", then]);
+    let bench = Bench::new(&asks("Then the trace has a SERVER span \"GET /wrong\""));
+    assert_eq!(problem(&bench.run().await[0]).kind, ProblemKind::Failed);
+
+    bench.says(&asks("Then the trace has a SERVER span \"GET /a\""));
+    let again = bench.again().await;
+    assert_eq!(again[0].outcome.verdict, Verdict::Passed);
+    assert!(!again[0].same);
+    assert!(again[0].outcome.proofs.iter().any(|proof| proof.contains("fence came through")), "{:?}", again[0].outcome);
+
+    bench.says(&asks("Then the response status is 404"));
+    assert!(problem(&bench.again().await[0].outcome).message.contains("status 200"));
+
+    bench.says(&asks("Then the trace is whole").replace("GET /a", "GET /b"));
+    let again = bench.again().await;
+    let said = problem(&again[0].outcome);
+    assert_eq!(said.kind, ProblemKind::Errored);
+    assert!(said.message.contains("asks for GET /b, and what was recorded next is GET /a"), "{}", said.message);
+
+    bench.says(&scenario("another", &["When a client sends GET /a", "Then the trace is whole"]));
+    let said = bench.again().await;
+    assert!(problem(&said[0].outcome).message.contains("no scenario \"one\" any more"));
+}
+
+#[tokio::test]
+async fn a_scenario_that_failed_at_its_first_step_can_be_judged_by_any_other() {
+    let asks = |then: &str| scenario("one", &["When a client sends GET /a", then]);
+    let bench = Bench::new(&asks("Then the response status is 500"));
+    bench.run_and_again().await;
+    bench.says(&asks("Then the trace is whole"));
+    assert_eq!(bench.again().await[0].outcome.verdict, Verdict::Passed);
+}
+
+#[tokio::test]
+async fn a_crash_fails_the_scenario_that_asked_for_it_and_those_behind_get_a_new_service() {
+    let sound = ["When a client sends GET /a", "Then the trace is whole"];
+    let bench = Bench::new(
+        &[
+            scenario("1 before", &sound),
+            scenario("2 crash", &["When a client sends GET /crash", "Then the response status is 200"]),
+            scenario("3 behind", &sound),
+        ]
+        .concat(),
+    );
+    let outcomes = bench.run_and_again().await;
+    let [before, crash, behind] = outcomes.as_slice() else { panic!("{outcomes:?}") };
+    assert!(before.problem().is_none() && behind.problem().is_none(), "{:?}\n{:?}", before.verdict, behind.verdict);
+    let Problem { kind, message } = problem(crash);
+    assert_eq!(*kind, ProblemKind::Failed);
+    assert!(message.contains("exit status: 4") && message.contains("about to divide by zero"), "{message}");
+}
+
+#[tokio::test]
+async fn a_service_that_ends_behind_its_answer_passes_nothing_and_is_told_of_once() {
+    let bench = Bench::new(
+        &[
+            scenario("1 crash", &["When a client sends GET /crash-later", "Then the response status is 200"]),
+            scenario("2 behind", &["When a client sends GET /a", "Then the trace is whole"]),
+        ]
+        .concat(),
+    );
+    let outcomes = bench.run_and_again().await;
+    let [crash, behind] = outcomes.as_slice() else { panic!("{outcomes:?}") };
+    let Problem { kind, message } = problem(crash);
+    assert_eq!(*kind, ProblemKind::Failed);
+    assert!(message.contains("exit status: 5") && message.contains("about to give up"), "{message}");
+    assert!(behind.problem().is_none(), "{:?}", behind.verdict);
+}
+
+#[tokio::test]
+async fn late_telemetry_of_one_scenario_never_reaches_the_verdict_of_another() {
+    let bench = Bench::new(
+        &[
+            scenario("1 late", &["When a client sends GET /late", "Then the response status is 200"]),
+            scenario(
+                "2 alone",
+                &[
+                    "When a client sends GET /a",
+                    "Then the trace is whole",
+                    "And the request is correlated",
+                    "And the trace has the shape",
+                    "  \"\"\"",
+                    "  SERVER GET /a",
+                    "  \"\"\"",
+                ],
+            )
+            .replacen("  Scenario", "  @alone\n  Scenario", 1),
+        ]
+        .concat(),
+    );
+    let outcomes = bench.run_and_again().await;
+    let alone = outcomes.iter().find(|outcome| outcome.scenario == "2 alone").unwrap();
+    assert!(alone.problem().is_none(), "{:?}", alone.verdict);
+    let traces = std::fs::read_to_string(bench.output().join("deployments/fixture/traces.jsonl")).unwrap();
+    assert!(traces.contains("orphan"), "it did come");
+}
+
+#[tokio::test]
+async fn what_was_logged_and_never_exported_is_named() {
+    let bench = Bench::new(&scenario("lost", &["When a client sends GET /lost", "Then the trace is whole"]));
+    let outcomes = bench.run_and_again().await;
+    let Problem { message, .. } = problem(&outcomes[0]);
+    assert!(message.contains("was logged and never exported: stdout \"served /lost\""), "{message}");
+}
