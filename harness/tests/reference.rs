@@ -259,7 +259,19 @@ fn broken(capture: &str) -> (BTreeMap<&'static str, usize>, BTreeMap<&'static st
             delivery.sent.seq = 0;
             let skew = Duration::from_millis(10);
             let canaries = &canaries;
-            check(&Subject { evidence: &evidence, delivery: &delivery, capture, complete: true, skew, canaries }, &[])
+            check(
+                &Subject {
+                    evidence: &evidence,
+                    delivery: &delivery,
+                    capture,
+                    complete: true,
+                    skew,
+                    canaries,
+                    suspects: None,
+                    first: true,
+                },
+                &[],
+            )
         });
         for grade in [Grade::Rule, Grade::Advice] {
             let names: BTreeSet<_> =
@@ -298,7 +310,19 @@ fn faults_in_the_captures_of_the_original_are_found() {
         delivery.sent.seq = 0;
         let findings = reference.store.look(|capture| {
             let skew = Duration::from_millis(10);
-            check(&Subject { evidence: &evidence, delivery: &delivery, capture, complete: true, skew, canaries }, &[])
+            check(
+                &Subject {
+                    evidence: &evidence,
+                    delivery: &delivery,
+                    capture,
+                    complete: true,
+                    skew,
+                    canaries,
+                    suspects: None,
+                    first: true,
+                },
+                &[],
+            )
         });
         let rules = findings.iter().filter(|finding| finding.grade == Grade::Rule).map(|finding| finding.rule);
         rules.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()

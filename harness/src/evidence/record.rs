@@ -258,7 +258,9 @@ impl Settings {
     /// # Errors
     /// When they are none that this tracegate knows.
     pub fn deployment(&self, name: &str) -> Result<config::Deployment, String> {
-        let settings = serde_json::to_value(self).map_err(|error| error.to_string())?;
+        let mut settings = serde_json::to_value(self).map_err(|error| error.to_string())?;
+        // Which is no setting of a deployment.
+        settings.as_object_mut().and_then(|settings| settings.remove("judging"));
         let mut spec: config::Deployment = serde_json::from_value(settings).map_err(|error| error.to_string())?;
         name.clone_into(&mut spec.name);
         let (deny, skew) = &self.judging;

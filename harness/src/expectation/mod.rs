@@ -26,7 +26,7 @@ pub mod value;
 pub use log::LogMatcher;
 pub use metric::{MetricMatcher, MetricShape, MetricTotal};
 pub use mismatch::{Candidate, Difference, NoMatch};
-pub use secret::{Canary, Leak, SecretForm, find_secrets};
+pub use secret::{Canary, Leak, SecretForm, find_secrets, may_hold};
 pub use shape::{Shape, ShapeError, ShapeMismatch};
 pub use span::SpanMatcher;
 pub use value::{MatcherError, TextMatcher, ValueMatcher};

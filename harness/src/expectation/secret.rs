@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose};
-use percent_encoding::percent_decode_str;
+use memchr::{memchr_iter, memmem};
+use percent_encoding::{percent_decode, percent_decode_str};
 
 use crate::telemetry::{Attributes, LogRecord, Metric, Span, Value};
 
@@ -51,6 +52,15 @@ impl Canary {
         }
         let long = text.len() >= self.hex.len();
         (long && text.to_ascii_lowercase().contains(&self.hex)).then_some(SecretForm::Hexadecimal)
+    }
+
+    fn is_plain_or_encoded_in(&self, bytes: &[u8]) -> bool {
+        let finds = |form: &str| memmem::find(bytes, form.as_bytes()).is_some();
+        finds(&self.value)
+            || finds(&self.escaped)
+            || self.base64.iter().any(|form| finds(form))
+            || finds(&self.hex)
+            || finds(&self.hex.to_ascii_uppercase())
     }
 
     /// The text without the value, where it holds it plain.
@@ -124,6 +134,19 @@ impl fmt::Display for Leak {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is in {} ({})", self.canary, self.place, self.form)
     }
+}
+
+/// Whether bytes may hold one of the canaries in a form that [`find_secrets`] knows. A whole export request or line is looked
+/// at once, so that only what may hold one is taken apart: nearly nothing does, and everything is searched for each request.
+pub fn may_hold(canaries: &[Canary], bytes: &[u8]) -> bool {
+    let holds = |bytes: &[u8]| canaries.iter().any(|canary| canary.is_plain_or_encoded_in(bytes));
+    let is_escape =
+        |at: usize| bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    // A form's `+` stands for a space.
+    let spaced = canaries.iter().any(|canary| canary.value.contains(' ')) && bytes.contains(&b'+');
+    spaced
+        || holds(bytes)
+        || (memchr_iter(b'%', bytes).any(is_escape) && holds(&percent_decode(bytes).collect::<Vec<_>>()))
 }
 
 /// Looks for every canary in names, attributes (keys and values), events, links and status of spans, in text and
@@ -225,6 +248,18 @@ mod tests {
     };
 
     const SECRET: &str = "s3cr3t/with \"quotes\"";
+
+    #[test]
+    fn a_quick_look_sees_every_form_and_nothing_in_what_holds_none() {
+        let escaped = serde_json::Value::from(SECRET).to_string();
+        let percent: String = SECRET.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let base64 = general_purpose::STANDARD.encode(format!("user:{SECRET}"));
+        let form = SECRET.replace(' ', "+");
+        for form in [SECRET, &escaped, &percent, &base64, &hex::encode(SECRET), &hex::encode_upper(SECRET), &form] {
+            assert!(may_hold(&canary(), format!("\u{0}\u{12}%% {form} \u{7f}").as_bytes()), "{form}");
+        }
+        assert!(!may_hold(&canary(), b"100 % of s3cr3t, %7e %zz \x00\xff"));
+    }
 
     fn canary() -> [Canary; 1] {
         [Canary::new("authorization", SECRET).unwrap()]

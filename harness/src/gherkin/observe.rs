@@ -1,7 +1,11 @@
 //! Looking at what came of a stimulus: waking on arrival for what must be there, and only on a proof of completeness for
 //! what must not.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -20,7 +24,7 @@ use crate::{
         request,
     },
     expectation::Canary,
-    invariant::{self, Finding, Grade, Subject},
+    invariant::{self, Finding, Grade, Subject, Suspects},
     report::Problem,
     stimulus::{Delivery, Identity, canary},
 };
@@ -47,7 +51,16 @@ impl Seen<'_> {
     /// What is wrong by these invariants, a line each; for steps that ask for what they say.
     pub fn broken(&self, rules: &[&str]) -> Vec<String> {
         let Self { evidence, delivery, capture, skew } = self;
-        let subject = Subject { evidence, delivery, capture, complete: true, skew: *skew, canaries: &[] };
+        let subject = Subject {
+            evidence,
+            delivery,
+            capture,
+            complete: true,
+            skew: *skew,
+            canaries: &[],
+            suspects: None,
+            first: true,
+        };
         let findings = invariant::check_only(&subject, rules);
         findings.iter().map(|finding| format!("broken     {finding}")).collect()
     }
@@ -243,39 +256,73 @@ impl Scene {
             self.stage.unprovable.set(true);
             self.proofs.insert("completeness not proven: rules about what is missing were not judged".into());
         }
-        let judged = self.judge_at_last(&all, |scene, capture| scene.judge_invariants(capture, complete, except)).await;
-        let told = self.instance.store().look(|capture| {
-            let findings = self.sent.iter().flat_map(|sent| self.findings(&self.seen(capture, sent), complete, except));
-            findings.filter(|finding| !self.fails(finding)).map(|finding| finding.to_string()).collect()
+        let advice = RefCell::default();
+        let judged = self.judge_at_last(&all, |scene, capture| {
+            let (told, judged) = scene.judge_invariants(capture, complete, except);
+            advice.replace(told);
+            judged
         });
-        self.advice = told;
+        let judged = judged.await;
+        self.advice = advice.into_inner();
         judged
     }
 
-    fn judge_invariants(&self, capture: &Capture, complete: bool, except: &[&str]) -> StepResult {
-        for sent in &self.sent {
+    /// The advice, up to the first request that breaks a rule, and whether none does.
+    fn judge_invariants(&self, capture: &Capture, complete: bool, except: &[&str]) -> (BTreeSet<String>, StepResult) {
+        let mut advice = BTreeSet::new();
+        let suspects = self.suspects(capture);
+        for (at, sent) in self.sent.iter().enumerate() {
             let seen = self.seen(capture, sent);
-            let findings = self.findings(&seen, complete, except);
-            let broken = findings.iter().filter(|finding| self.fails(finding));
-            let broken: Vec<String> = broken.map(|finding| format!("broken     {finding}")).collect();
+            let findings = self.findings(&seen, complete, except, &suspects, at == 0);
+            let (broken, told): (Vec<Finding>, Vec<Finding>) =
+                findings.into_iter().partition(|finding| self.fails(finding));
+            advice.extend(told.iter().map(ToString::to_string));
+            let broken: Vec<String> = broken.iter().map(|finding| format!("broken     {finding}")).collect();
             if !broken.is_empty() {
                 let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-                return Err(Problem::failed(self.explained(&seen, &broken.join("\n"), proof)));
+                let problem = Problem::failed(self.explained(&seen, &broken.join("\n"), proof));
+                return (advice, Err(problem));
             }
         }
-        Ok(())
+        (advice, Ok(()))
     }
 
     /// What a request breaks, advice included. No value of a canary is in it.
-    fn findings(&self, seen: &Seen<'_>, complete: bool, except: &[&str]) -> Vec<Finding> {
+    fn findings(
+        &self,
+        seen: &Seen<'_>,
+        complete: bool,
+        except: &[&str],
+        suspects: &Suspects,
+        first: bool,
+    ) -> Vec<Finding> {
         let Seen { evidence, delivery, capture, skew } = seen;
         let canaries = self.canaries(delivery);
-        let subject = Subject { evidence, delivery, capture, complete, skew: *skew, canaries: &canaries };
+        let subject = Subject {
+            evidence,
+            delivery,
+            capture,
+            complete,
+            skew: *skew,
+            canaries: &canaries,
+            suspects: Some(suspects),
+            first,
+        };
         let mut findings = invariant::check(&subject, except);
         for finding in &mut findings {
             finding.what = canaries.iter().fold(std::mem::take(&mut finding.what), |what, canary| canary.hide(&what));
         }
         findings
+    }
+
+    /// What may hold a canary of any of the scenario's requests.
+    fn suspects(&self, capture: &Capture) -> Suspects {
+        let Some(first) = self.sent.first() else { return Suspects::default() };
+        // Whatever is planted begins alike, so that one look serves for all requests.
+        let planted = [("planted".to_owned(), canary::BEGINNING.to_owned())];
+        let own = planted.into_iter().chain(self.own_secrets());
+        let canaries: Vec<Canary> = own.filter_map(|(name, value)| Canary::new(name, value)).collect();
+        Suspects::of(capture, first.delivery.sent.seq, &canaries)
     }
 
     /// Whether a finding fails the scenario.
@@ -286,10 +333,15 @@ impl Scene {
     /// What must not come out of a request: what was planted in it, and what the scenario sends or names itself.
     fn canaries(&self, delivery: &Delivery) -> Vec<Canary> {
         let planted = canary::planted(&self.stage.spec.canaries(), &delivery.mark);
-        let own = canary::credentials(&self.draft.headers);
+        let all = planted.into_iter().chain(self.own_secrets());
+        all.filter_map(|(name, value)| Canary::new(name, value)).collect()
+    }
+
+    /// Credentials that the scenario sends, and what it calls a secret.
+    fn own_secrets(&self) -> impl Iterator<Item = canary::Named> {
         let declared = self.draft.secrets.iter().enumerate();
         let declared = declared.map(|(at, value)| (format!("secret {} of the scenario", at + 1), value.clone()));
-        planted.into_iter().chain(own).chain(declared).filter_map(|(name, value)| Canary::new(name, value)).collect()
+        canary::credentials(&self.draft.headers).into_iter().chain(declared)
     }
 
     /// A message without the values that were planted, or sent as credentials.

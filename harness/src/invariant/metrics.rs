@@ -38,6 +38,9 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 fn counts(subject: &Subject<'_>) -> Vec<String> {
+    if !subject.first {
+        return Vec::new();
+    }
     let capture = subject.capture;
     let asked = |mark: &Mark| matches!(mark, Mark::Sent { .. } | Mark::FenceSent { .. } | Mark::ReadyAsked);
     let asked = capture.lifecycle().iter().filter(|entry| asked(&entry.mark)).count() as u64;

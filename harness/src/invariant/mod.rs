@@ -27,6 +27,8 @@ mod secrets;
 mod spans;
 mod tree;
 
+pub use secrets::Suspects;
+
 use std::{
     fmt::{self, Write as _},
     time::Duration,
@@ -55,6 +57,11 @@ pub struct Subject<'a> {
     pub skew: Duration,
     /// Values in the request that must not come out.
     pub canaries: &'a [Canary],
+    /// Which of what came may hold a canary, where somebody has looked; else everything is searched.
+    pub suspects: Option<&'a Suspects>,
+    /// Whether it is the first request that is judged of a scenario. What is of the deployment and of no request is judged with
+    /// that one alone: all that came since the others were sent came since it was.
+    pub first: bool,
 }
 
 impl<'a> Subject<'a> {

@@ -32,7 +32,10 @@ pub(super) fn findings(
     store.look(|capture| {
         let evidence = request(capture, delivery, Options { window_end: Some(u64::MAX), ..Options::default() });
         let skew = Duration::from_millis(10);
-        check(&Subject { evidence: &evidence, delivery, capture, complete, skew, canaries }, except)
+        check(
+            &Subject { evidence: &evidence, delivery, capture, complete, skew, canaries, suspects: None, first: true },
+            except,
+        )
     })
 }
 

@@ -9,6 +9,9 @@ use crate::{config::Canaries, telemetry::digest};
 /// The cookie that is planted.
 const COOKIE: &str = "tracegate_canary";
 
+/// How every planted value begins.
+pub const BEGINNING: &str = "canary";
+
 /// Letters of a canary. Without digits and with few of the hexadecimal ones, it is taken neither for an id nor for a number.
 const LETTERS: &[u8; 16] = b"ghjkmnpqrstuvwxz";
 
@@ -16,7 +19,7 @@ const LETTERS: &[u8; 16] = b"ghjkmnpqrstuvwxz";
 pub type Named = (String, String);
 
 fn value(mark: &str, place: &str) -> String {
-    let mut value = String::from("canary");
+    let mut value = String::from(BEGINNING);
     for half in ["first", "second"] {
         let hash = digest(&[mark, place, half]);
         value.extend((0..12).map(|at| char::from(LETTERS[(hash >> (4 * at)) as usize & 15])));
