@@ -134,7 +134,8 @@ fn a_function_that_does_not_look_at_the_trace_header_fails_and_the_other_trace_i
         "deaf",
         &[
             "expected   the caller's trace ",
-            "SERVER \"orders\" hangs on nothing: it is a root, and not on the caller's span",
+            "entry      is in the trace ",
+            "carries-on: SERVER \"orders\" begins a new trace, and was told one to carry on",
         ],
     );
 }
