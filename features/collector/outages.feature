@@ -5,7 +5,7 @@ Feature: The service outlives a collector that is slow, silent or gone
     When a client sends GET /files/ 5 times
 
   Scenario: A slow collector does not make users wait
-    Given the collector takes 700 ms to answer requests for 2 s
+    Given the collector takes 700 ms to answer requests for 4 s
     When a client sends GET /files/ 20 times
     Then the service answers as before
     And nothing is lost
@@ -13,7 +13,7 @@ Feature: The service outlives a collector that is slow, silent or gone
     And the memory of the service grows by at most 64 MB
 
   Scenario: A collector that hangs does not make users wait
-    Given the collector hangs on requests for 2 s
+    Given the collector hangs on requests for 4 s
     When a client sends GET /files/ 20 times
     Then the service answers as before
     And nothing is lost

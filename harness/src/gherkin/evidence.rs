@@ -28,11 +28,11 @@ pub(super) struct Aside {
 }
 
 /// Writes what is known of a scenario into `folder`, which is emptied before, and what its deployment sent since somebody
-/// wrote it last.
+/// wrote it last. Most of it is written aside: the thread of the scenarios has others to listen to.
 ///
 /// # Errors
 /// Those of the file system.
-pub(super) fn write(
+pub(super) async fn write(
     folder: &Path,
     outcome: &Outcome,
     stage: &Stage,
@@ -71,20 +71,21 @@ pub(super) fn write(
         took_ms: u64::try_from(outcome.took.as_millis()).unwrap_or(u64::MAX),
     };
     let mut acts = Vec::new();
-    let mut secrets: &[String] = &[];
+    let mut secrets: Vec<String> = Vec::new();
+    let mut sent = None;
     if let Some(scene) = scene {
-        secrets = &scene.draft.secrets;
+        secrets.clone_from(&scene.draft.secrets);
         if let Counterpart::Live(live) = &scene.instance {
             let running = &live.running;
-            let mut files = running.files.borrow_mut();
+            let files = running.files.clone();
             record.capture = match &running.shared_as {
                 Some(name) => CaptureKind::Shared(name.clone()),
                 None => {
-                    *files = CaptureFiles::new(folder.join(CAPTURE));
+                    *files.lock().await = CaptureFiles::new(folder.join(CAPTURE));
                     CaptureKind::Own
                 }
             };
-            files.write(running.instance.store(), &running.instance.what())?;
+            sent = Some((files, running.instance.store().clone(), running.instance.what()));
             let tape = live.tape();
             record.steps.clone_from(&tape.steps);
             record.ends = tape.steps.iter().map(|step| step.looked_at).max().unwrap_or(0);
@@ -94,11 +95,18 @@ pub(super) fn write(
         }
         let text = scene.instance.store().look(|capture| text(scene, capture));
         let path = folder.join("trace.txt");
-        fs::write(&path, mask_text(text, secrets)).map_err(io("write", &path))?;
+        fs::write(&path, mask_text(text, &secrets)).map_err(io("write", &path))?;
     }
     let path = folder.join("verdict.txt");
-    fs::write(&path, mask_text(verdict_text(outcome), secrets)).map_err(io("write", &path))?;
-    write_scenario(folder, &record, &acts, secrets)
+    fs::write(&path, mask_text(verdict_text(outcome), &secrets)).map_err(io("write", &path))?;
+    let own = folder.to_owned();
+    let aside = tokio::task::spawn_blocking(move || {
+        if let Some((files, store, what)) = sent {
+            files.blocking_lock().write(&store, &what)?;
+        }
+        write_scenario(&own, &record, &acts, &secrets)
+    });
+    aside.await.unwrap_or_else(|error| Err(io("write", folder)(error.into())))
 }
 
 fn text(scene: &Scene, capture: &Capture) -> String {

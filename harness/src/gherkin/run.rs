@@ -2,7 +2,7 @@
 //! their steps allow it.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     collections::BTreeSet,
     ffi::OsString,
     panic,
@@ -106,7 +106,7 @@ pub(super) struct Running {
     pub instance: Instance,
     /// Where it stands among the evidence, when several scenarios look at it.
     pub shared_as: Option<String>,
-    pub files: RefCell<CaptureFiles>,
+    pub files: Arc<Mutex<CaptureFiles>>,
     /// Whether its end was asked for, or a verdict tells of it.
     pub mourned: Cell<bool>,
 }
@@ -174,7 +174,7 @@ impl Play {
         })?;
         // One of a scenario's own is given its folder with the scenario's.
         let folder = shared_as.as_ref().map(|name| self.output.join(DEPLOYMENTS).join(name)).unwrap_or_default();
-        let files = RefCell::new(CaptureFiles::new(folder));
+        let files = Arc::new(Mutex::new(CaptureFiles::new(folder)));
         Ok(Running { instance, shared_as, files, mourned: Cell::new(false) })
     }
 
@@ -323,7 +323,7 @@ async fn play_all(play: Rc<Play>, features: Vec<gherkin::Feature>, jobs: usize) 
                     }
                 }
                 let verdict = verdict(scenario, finished, world.as_deref());
-                let outcome = conclude(&play, feature, scenario, verdict, world);
+                let outcome = conclude(&play, feature, scenario, verdict, world).await;
                 play.judged(outcome);
             })
         });
@@ -444,7 +444,7 @@ pub(super) fn with_obituary(verdict: Verdict, scenario: &gherkin::Scenario, obit
 }
 
 /// Writes the evidence, tells what came of the requests, and lets the deployment go.
-fn conclude(
+async fn conclude(
     play: &Play,
     feature: &gherkin::Feature,
     scenario: &gherkin::Scenario,
@@ -476,7 +476,8 @@ fn conclude(
         stories: scene.as_ref().map(Scene::stories).unwrap_or_default(),
     };
     let aside = Aside { trouble, obituary, dropped };
-    if let Err(error) = super::evidence::write(&folder, &outcome, &play.stage, aside, scene.as_ref()) {
+    let written = super::evidence::write(&folder, &outcome, &play.stage, aside, scene.as_ref()).await;
+    if let Err(error) = written {
         outcome.evidence = None;
         outcome.proofs.push(format!("no evidence: {}", Problem::from_error(&error).message));
     }
