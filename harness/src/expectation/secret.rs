@@ -56,11 +56,7 @@ impl Canary {
 
     fn is_plain_or_encoded_in(&self, bytes: &[u8]) -> bool {
         let finds = |form: &str| memmem::find(bytes, form.as_bytes()).is_some();
-        finds(&self.value)
-            || finds(&self.escaped)
-            || self.base64.iter().any(|form| finds(form))
-            || finds(&self.hex)
-            || finds(&self.hex.to_ascii_uppercase())
+        finds(&self.value) || finds(&self.escaped) || self.base64.iter().any(|form| finds(form))
     }
 
     /// The text without the value, where it holds it plain.
@@ -144,8 +140,11 @@ pub fn may_hold(canaries: &[Canary], bytes: &[u8]) -> bool {
         |at: usize| bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
     // A form's `+` stands for a space.
     let spaced = canaries.iter().any(|canary| canary.value.contains(' ')) && bytes.contains(&b'+');
+    // Digits of either case, and of both, as the search itself takes them.
+    let lower = bytes.to_ascii_lowercase();
     spaced
         || holds(bytes)
+        || canaries.iter().any(|canary| memmem::find(&lower, canary.hex.as_bytes()).is_some())
         || (memchr_iter(b'%', bytes).any(is_escape) && holds(&percent_decode(bytes).collect::<Vec<_>>()))
 }
 
@@ -258,6 +257,9 @@ mod tests {
         for form in [SECRET, &escaped, &percent, &base64, &hex::encode(SECRET), &hex::encode_upper(SECRET), &form] {
             assert!(may_hold(&canary(), format!("\u{0}\u{12}%% {form} \u{7f}").as_bytes()), "{form}");
         }
+        let (lower, upper) = (hex::encode(SECRET), hex::encode_upper(SECRET));
+        let mixed = format!("{}{}", &lower[..9], &upper[9..]);
+        assert!(may_hold(&canary(), mixed.as_bytes()) && canary()[0].found_in(&mixed).is_some(), "{mixed}");
         assert!(!may_hold(&canary(), b"100 % of s3cr3t, %7e %zz \x00\xff"));
     }
 
