@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    hint::black_box,
     net::TcpStream,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -50,13 +51,18 @@ fn id(request: u64, trace: u64) -> TraceId {
     TraceId::from_bytes(&bytes).expect("an id")
 }
 
-/// Times of reading one trace out of a request of which nothing was read before, in nanoseconds.
-pub fn read_traces(spans: usize, samples: usize) -> Vec<f64> {
+/// Times of reading one trace out of a request of which nothing was read before, in nanoseconds. With `cold`, no store is in
+/// a cache of the processor when its reading begins; else a small one is, since it was just written.
+pub fn read_traces(spans: usize, samples: usize, cold: bool) -> Vec<f64> {
     let mut times = Vec::new();
     let requests = spans.div_ceil(SPANS) as u64;
     while times.len() < samples {
         let store = filled(spans);
         // Spread over all of it, in no order that a cache could like.
+        if cold {
+            // Larger than any cache: what filling has left there says something of the processor, and nothing of the store.
+            black_box(vec![1u8; 256 << 20]);
+        }
         for sample in 0..requests.min((samples - times.len()) as u64) {
             let request = sample.wrapping_mul(7919) % requests;
             let trace = id(request, sample.wrapping_mul(31) % (SPANS / IN_TRACE) as u64);

@@ -12,7 +12,8 @@
 //! Memory is counted by the allocator, in a process of its own for each of the two: what is allocated when all is stored and
 //! nothing is under way, less what was before, by spans.
 //!
-//! Arguments: any of `http`, `grpc`, `memory`, `walk`, `traces`, `verdict` (all), and `rounds=9`, `requests=400`.
+//! Arguments: any of `http`, `grpc`, `memory`, `walk`, `traces`, `verdict` (all), and `rounds=9`, `requests=400`. `alone http`
+//! and `alone grpc` run Tracegate's rounds only, for a profiler.
 
 mod load;
 mod looks;
@@ -182,6 +183,17 @@ fn ingest(over: Over, rounds: usize, requests: u64) -> Result<(), Failure> {
     Ok(())
 }
 
+fn alone(over: Over, rounds: usize, requests: u64) -> Result<(), Failure> {
+    let runtime = Runtime::new()?;
+    for _ in 0..rounds {
+        let server = Server::start(&runtime, Side::Tracegate, over)?;
+        let took = load(server.address(), over, requests)?;
+        server.stop(&runtime);
+        println!("{:.0} spans/s", (requests as usize * SPANS) as f64 / took);
+    }
+    Ok(())
+}
+
 /// Prints the bytes of a stored span; in a process of its own.
 fn memory_of(side: Side, over: Over, requests: u64) -> Result<(), Failure> {
     let runtime = Runtime::new()?;
@@ -247,19 +259,22 @@ fn walk(rounds: usize) {
 }
 
 fn traces(rounds: usize) {
-    let (mut few, mut many, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..rounds.min(5) {
-        let (one, other) = (median(looks::read_traces(1_000, 500)), median(looks::read_traces(1_000_000, 500)));
-        few.push(one);
-        many.push(other);
-        ratios.push(other / one);
+    for (cold, caches) in [(true, "cold for both"), (false, "as filling the store left them")] {
+        let (mut few, mut many, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rounds.min(5) {
+            let read = |spans: usize| median(looks::read_traces(spans, 500, cold));
+            let (one, other) = (read(1_000), read(1_000_000));
+            few.push(one);
+            many.push(other);
+            ratios.push(other / one);
+        }
+        println!(
+            "one trace of four spans, not decoded before, caches {caches}: out of 1,000 spans {:.1} us, out of 1,000,000 {:.1} us, ratio {:.2}",
+            median(few) / 1e3,
+            median(many) / 1e3,
+            median(ratios)
+        );
     }
-    println!(
-        "one trace of four spans, not decoded before: out of 1,000 spans {:.1} us, out of 1,000,000 {:.1} us, ratio {:.2}",
-        median(few) / 1e3,
-        median(many) / 1e3,
-        median(ratios)
-    );
 }
 
 fn verdict() -> Result<(), Failure> {
@@ -290,6 +305,11 @@ fn main() -> Result<(), Failure> {
     {
         let side = if side == "peer" { Side::Peer } else { Side::Tracegate };
         return memory_of(side, if over == "grpc" { Over::Grpc } else { Over::Http }, requests);
+    }
+    if let [what, over, ..] = arguments.as_slice()
+        && what == "alone"
+    {
+        return alone(if over == "grpc" { Over::Grpc } else { Over::Http }, rounds, requests);
     }
     let wanted = |what: &str| {
         let named = arguments.iter().any(|argument| !argument.contains('='));

@@ -22,9 +22,11 @@ pub(super) enum Kind {
     /// The same of fixed width.
     Fixed64s,
     Message(&'static Message),
+    /// [`KEY_VALUE`], which is most of what there is.
+    Attribute,
 }
 
-use Kind::{Bytes, Fixed32, Fixed64, Fixed64s, Text, Unknown, Varint, Varints};
+use Kind::{Attribute, Bytes, Fixed32, Fixed64, Fixed64s, Text, Unknown, Varint, Varints};
 
 /// The fields of a message by their numbers, from 0.
 pub(super) struct Message(&'static [Kind]);
@@ -49,6 +51,8 @@ impl Weight {
     /// A field, and text beside its bytes.
     const FIELD: usize = 8;
     const TEXT: usize = 24;
+    /// An attribute that [is plain](is_plain), beside its bytes: key, value, and what the value is.
+    const PLAIN: usize = Self::MESSAGE + 3 * Self::FIELD + 2 * Self::TEXT;
 
     #[inline(always)]
     pub fn add(&mut self, bytes: usize) -> Result<(), Malformed> {
@@ -85,11 +89,18 @@ pub(super) fn field(
                 return Err(Malformed::Text);
             }
         }
+        (Attribute, DELIMITED) => {
+            let inner = delimited(wire)?;
+            weight.add(Weight::MESSAGE)?;
+            match depth > 1 && is_plain(inner) {
+                true => weight.0 += Weight::PLAIN + inner.len(),
+                false => nested(&KEY_VALUE, inner, depth, weight)?,
+            }
+        }
         (Kind::Message(of), DELIMITED) => {
             let inner = delimited(wire)?;
-            let below = depth.checked_sub(1).ok_or(Malformed::Nesting)?;
             weight.add(Weight::MESSAGE)?;
-            message(of, inner, below, weight)?;
+            nested(of, inner, depth, weight)?;
         }
         (Varint | Varints, VARINT) => drop(varint(wire)?),
         (Fixed64 | Fixed64s, FIXED64) => drop(take(wire, 8)?),
@@ -116,13 +127,56 @@ pub(super) fn field(
     Ok(())
 }
 
+fn nested(of: &'static Message, wire: &[u8], depth: u32, weight: &mut Weight) -> Result<(), Malformed> {
+    let below = depth.checked_sub(1).ok_or(Malformed::Nesting)?;
+    message(of, wire, below, weight)
+}
+
+/// Whether an attribute is what nearly all are: a key, and a value that is text, a number or a truth, each once, in this
+/// order, and short. Such a one is sound, and need not be walked over field by field. Others may be sound too.
+#[inline(always)]
+fn is_plain(wire: &[u8]) -> bool {
+    // A length below 0x80 is one byte, and so is a key: the number of the field, times 8, and the wire type.
+    let Some((&[0x0a, key @ ..0x80], rest)) = wire.split_first_chunk::<2>() else { return false };
+    let Some((key, value)) = rest.split_at_checked(usize::from(key)) else { return false };
+    let Some((&[0x12, length @ ..0x80, kind], value)) = value.split_first_chunk::<3>() else { return false };
+    if usize::from(length) != value.len() + 1 {
+        return false;
+    }
+    match kind {
+        // What stands between key and text is ASCII too, so that all of it can be looked at as one.
+        0x0a => matches!(value, [length @ ..0x80, text @ ..] if usize::from(*length) == text.len()) && is_ascii(wire),
+        0x10 | 0x18 => {
+            let mut rest = value;
+            varint(&mut rest).is_ok() && rest.is_empty() && is_ascii(key)
+        }
+        0x21 => value.len() == 8 && is_ascii(key),
+        _ => false,
+    }
+}
+
 #[inline(always)]
 fn is_text(bytes: &[u8]) -> bool {
     // Nearly all of it is short and ASCII, for which the library's own check takes longer to begin than this to end.
-    if bytes.len() <= 32 {
-        return bytes.iter().fold(0, |all, byte| all | byte) < 0x80 || std::str::from_utf8(bytes).is_ok();
-    }
-    std::str::from_utf8(bytes).is_ok()
+    bytes.len() < 0x80 && is_ascii(bytes) || std::str::from_utf8(bytes).is_ok()
+}
+
+#[inline(always)]
+fn is_ascii(bytes: &[u8]) -> bool {
+    const HIGH: u128 = u128::from_ne_bytes([0x80; 16]);
+    // Chunks may overlap, so that what is short needs no loop, whose end would be guessed wrongly every time.
+    let wide = |chunk: &[u8; 16]| u128::from_ne_bytes(*chunk);
+    let narrow = |chunk: &[u8; 8]| u128::from(u64::from_ne_bytes(*chunk));
+    let all = if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let (chunks, _) = bytes.as_chunks();
+        let between = if bytes.len() <= 32 { &[] } else { &chunks[1..] };
+        between.iter().fold(wide(first) | wide(last), |all, chunk| all | wide(chunk))
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        narrow(first) | narrow(last)
+    } else {
+        bytes.iter().fold(0, |all, &byte| all | u128::from(byte))
+    };
+    all & HIGH == 0
 }
 
 // common/v1 and resource/v1
@@ -139,12 +193,11 @@ static ANY_VALUE: Message = Message(&[
     Varint,
 ]);
 static ARRAY_VALUE: Message = Message(&[Unknown, Kind::Message(&ANY_VALUE)]);
-static KEY_VALUE_LIST: Message = Message(&[Unknown, Kind::Message(&KEY_VALUE)]);
+static KEY_VALUE_LIST: Message = Message(&[Unknown, Attribute]);
 static KEY_VALUE: Message = Message(&[Unknown, Text, Kind::Message(&ANY_VALUE), Varint]);
-const ATTRIBUTES: Kind = Kind::Message(&KEY_VALUE);
-static SCOPE: Message = Message(&[Unknown, Text, Text, ATTRIBUTES, Varint]);
+static SCOPE: Message = Message(&[Unknown, Text, Text, Attribute, Varint]);
 static ENTITY_REF: Message = Message(&[Unknown, Text, Text, Text, Text]);
-static RESOURCE: Message = Message(&[Unknown, ATTRIBUTES, Varint, Kind::Message(&ENTITY_REF)]);
+static RESOURCE: Message = Message(&[Unknown, Attribute, Varint, Kind::Message(&ENTITY_REF)]);
 
 /// `ResourceSpans`, `ResourceLogs`, `ResourceMetrics`, but for the scopes in them.
 pub(super) static RESOURCE_ITEMS: Message = Message(&[Unknown, Kind::Message(&RESOURCE), Unknown, Text]);
@@ -163,7 +216,7 @@ pub(super) static SPAN: Message = Message(&[
     Varint,
     Fixed64,
     Fixed64,
-    ATTRIBUTES,
+    Attribute,
     Varint,
     Kind::Message(&EVENT),
     Varint,
@@ -172,8 +225,8 @@ pub(super) static SPAN: Message = Message(&[
     Kind::Message(&STATUS),
     Fixed32,
 ]);
-static EVENT: Message = Message(&[Unknown, Fixed64, Text, ATTRIBUTES, Varint]);
-static LINK: Message = Message(&[Unknown, Bytes, Bytes, Text, ATTRIBUTES, Varint, Fixed32]);
+static EVENT: Message = Message(&[Unknown, Fixed64, Text, Attribute, Varint]);
+static LINK: Message = Message(&[Unknown, Bytes, Bytes, Text, Attribute, Varint, Fixed32]);
 static STATUS: Message = Message(&[Unknown, Unknown, Text, Varint]);
 
 // logs/v1
@@ -185,7 +238,7 @@ pub(super) static LOG_RECORD: Message = Message(&[
     Text,
     Unknown,
     Kind::Message(&ANY_VALUE),
-    ATTRIBUTES,
+    Attribute,
     Varint,
     Fixed32,
     Bytes,
@@ -209,7 +262,7 @@ pub(super) static METRIC: Message = Message(&[
     Kind::Message(&HISTOGRAM),
     Kind::Message(&EXPONENTIAL_HISTOGRAM),
     Kind::Message(&SUMMARY),
-    ATTRIBUTES,
+    Attribute,
 ]);
 static GAUGE: Message = Message(&[Unknown, Kind::Message(&NUMBER_POINT)]);
 static SUM: Message = Message(&[Unknown, Kind::Message(&NUMBER_POINT), Varint, Varint]);
@@ -217,7 +270,7 @@ static HISTOGRAM: Message = Message(&[Unknown, Kind::Message(&HISTOGRAM_POINT), 
 static EXPONENTIAL_HISTOGRAM: Message = Message(&[Unknown, Kind::Message(&EXPONENTIAL_POINT), Varint]);
 static SUMMARY: Message = Message(&[Unknown, Kind::Message(&SUMMARY_POINT)]);
 static NUMBER_POINT: Message =
-    Message(&[Unknown, Unknown, Fixed64, Fixed64, Fixed64, Kind::Message(&EXEMPLAR), Fixed64, ATTRIBUTES, Varint]);
+    Message(&[Unknown, Unknown, Fixed64, Fixed64, Fixed64, Kind::Message(&EXEMPLAR), Fixed64, Attribute, Varint]);
 static HISTOGRAM_POINT: Message = Message(&[
     Unknown,
     Unknown,
@@ -228,14 +281,14 @@ static HISTOGRAM_POINT: Message = Message(&[
     Fixed64s,
     Fixed64s,
     Kind::Message(&EXEMPLAR),
-    ATTRIBUTES,
+    Attribute,
     Varint,
     Fixed64,
     Fixed64,
 ]);
 static EXPONENTIAL_POINT: Message = Message(&[
     Unknown,
-    ATTRIBUTES,
+    Attribute,
     Fixed64,
     Fixed64,
     Fixed64,
@@ -252,6 +305,6 @@ static EXPONENTIAL_POINT: Message = Message(&[
 ]);
 static BUCKETS: Message = Message(&[Unknown, Varint, Varints]);
 static SUMMARY_POINT: Message =
-    Message(&[Unknown, Unknown, Fixed64, Fixed64, Fixed64, Fixed64, Kind::Message(&QUANTILE), ATTRIBUTES, Varint]);
+    Message(&[Unknown, Unknown, Fixed64, Fixed64, Fixed64, Fixed64, Kind::Message(&QUANTILE), Attribute, Varint]);
 static QUANTILE: Message = Message(&[Unknown, Fixed64, Fixed64]);
-static EXEMPLAR: Message = Message(&[Unknown, Unknown, Fixed64, Fixed64, Bytes, Bytes, Fixed64, ATTRIBUTES]);
+static EXEMPLAR: Message = Message(&[Unknown, Unknown, Fixed64, Fixed64, Bytes, Bytes, Fixed64, Attribute]);

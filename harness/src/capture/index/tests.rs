@@ -1,7 +1,7 @@
 //! The walk against prost, and what is read back of single items.
 
 use opentelemetry_proto::tonic::{
-    common::v1::{AnyValue, ArrayValue, KeyValue, any_value},
+    common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList, any_value},
     logs::v1::{LogRecord as SentLog, ResourceLogs, ScopeLogs},
     metrics::v1::{Metric as SentMetric, ResourceMetrics, ScopeMetrics},
     trace::v1::{ResourceSpans, ScopeSpans, Span as SentSpan},
@@ -76,6 +76,34 @@ fn what_the_walk_lets_through_is_what_prost_decodes() {
 }
 
 #[test]
+fn attributes_of_every_kind_and_length_are_judged_as_prost_judges_them() {
+    use any_value::Value::{ArrayValue as Array, BoolValue, BytesValue, DoubleValue, IntValue, StringValue};
+    let values = [IntValue(1), IntValue(8080), IntValue(-1), BoolValue(true), DoubleValue(0.5), BytesValue(vec![0xff])];
+    let texts = ["", "a", "é", "1234567", "12345678", "123456789", "12345678é", "é12345678", "1234567é1234567"];
+    let lengths = [126, 127, 128].map(|length| "x".repeat(length));
+    let texts = texts.iter().copied().chain(lengths.iter().map(String::as_str));
+    let of_texts = texts.clone().map(|text| StringValue(text.into()));
+    let of_keys = texts.map(|key| (key, Some(StringValue("value".into()))));
+    let of_values = values.into_iter().chain(of_texts).chain([Array(ArrayValue::default())]);
+    let all = of_keys.chain(of_values.map(|value| ("key", Some(value)))).chain([("key", None)]);
+    for (key, value) in all {
+        let attribute = KeyValue { key: key.into(), value: Some(AnyValue { value }), ..Default::default() };
+        let wire = attribute.encode_to_vec();
+        let with = |wire: &[u8]| around(&field(9, wire));
+        assert!(agree(Signal::Traces, &with(&wire)), "{attribute:?}");
+        for at in 0..wire.len() {
+            agree(Signal::Traces, &with(&wire[..at]));
+            agree(Signal::Traces, &with(&[&wire[..at], &[wire[at]], &wire[at..]].concat()));
+            for bit in 0..8 {
+                let mut changed = wire.clone();
+                changed[at] ^= 1 << bit;
+                agree(Signal::Traces, &with(&changed));
+            }
+        }
+    }
+}
+
+#[test]
 fn groups_keys_and_varints_at_their_limits_are_judged_as_prost_judges_them() {
     let over_long = [[0xff; 9].as_slice(), &[1]].concat();
     let too_long = [[0xff; 9].as_slice(), &[2]].concat();
@@ -115,6 +143,15 @@ fn nesting_is_bounded_where_prost_bounds_it() {
     };
     let taken: Vec<usize> = (40..60).filter(|&levels| agree(Signal::Traces, &nested(levels))).collect();
     assert_eq!(taken, (40..=47).collect::<Vec<_>>());
+    // Lists of attributes, three messages a level.
+    let nested = |levels: usize| {
+        let list = |entry| any_value::Value::KvlistValue(KeyValueList { values: vec![entry] });
+        let wrap = |entry, _| KeyValue { value: Some(AnyValue { value: Some(list(entry)) }), ..Default::default() };
+        let deepest = (0..levels).fold(entry("deepest", "value"), wrap);
+        around(&SentSpan { attributes: vec![deepest], ..sent("x") }.encode_to_vec())
+    };
+    let taken: Vec<usize> = (20..50).filter(|&levels| agree(Signal::Traces, &nested(levels))).collect();
+    assert_eq!(taken, (20..=31).collect::<Vec<_>>());
 }
 
 #[test]

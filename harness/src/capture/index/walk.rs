@@ -35,7 +35,7 @@ pub(super) fn walk(signal: Signal, body: &[u8]) -> Result<Checked, Malformed> {
     let mut odd = Vec::new();
     let rows = match signal {
         Signal::Traces => {
-            let mut rows = Vec::with_capacity(body.len() / 512);
+            let mut rows = Vec::with_capacity(body.len() / 128);
             walk.request(|wire, place, weight| {
                 let (row, end, is_odd) = span(wire, place, weight)?;
                 earliest = earliest.min(end);

@@ -1,7 +1,7 @@
 //! Items of one kind in order of arrival, as they came: blocks of bytes with rows of the index, decoded when somebody asks.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     fmt,
     mem::{size_of, size_of_val},
     ops::Index as Indexed,
@@ -109,22 +109,32 @@ impl<T: Item> Shelf<T> {
             self.close();
         }
         let first = self.end;
-        for at in 0..rows.len() {
-            let Some(trace) = rows[at].trace() else { continue };
-            let position = (first + at as u64) as u32;
-            let chain = self.traces.entry(trace).or_insert(Chain { first: position, last: position });
-            let last = std::mem::replace(&mut chain.last, position);
-            if last == position {
-                continue;
+        let position = |at: usize| (first + at as u64) as u32;
+        let mut at = 0;
+        while at < rows.len() {
+            // What comes one behind the other is mostly of one trace, which is then looked up once.
+            let (run, trace) = (at, rows[at].trace());
+            at += 1;
+            let Some(trace) = trace else { continue };
+            while at < rows.len() && rows[at].trace() == Some(trace) {
+                rows[at - 1].set_next(position(at));
+                at += 1;
             }
-            // The one before it is in this block or in an earlier one.
-            match usize::try_from(whole(self.begin, last).wrapping_sub(first)) {
-                Ok(before) if before < at => rows[before].set_next(position),
+            let before = match self.traces.entry(trace) {
+                Entry::Occupied(mut chain) => std::mem::replace(&mut chain.get_mut().last, position(at - 1)),
+                Entry::Vacant(free) => {
+                    free.insert(Chain { first: position(run), last: position(at - 1) });
+                    continue;
+                }
+            };
+            // It is in this block or in an earlier one.
+            let before = whole(self.begin, before);
+            match usize::try_from(before.wrapping_sub(first)) {
+                Ok(before) if before < run => rows[before].set_next(position(run)),
                 _ => {
-                    let before = whole(self.begin, last);
                     let block = self.block_of(before);
                     if let Some(block) = self.blocks.get_mut(block) {
-                        block.rows[(before - block.first) as usize].set_next(position);
+                        block.rows[(before - block.first) as usize].set_next(position(run));
                     }
                 }
             }
