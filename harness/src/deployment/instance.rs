@@ -13,9 +13,12 @@ use super::{
 use crate::{
     capture::{Mark, Store},
     config,
-    stimulus::{ContextForm, Delivery, HttpRequest, Identity, canary},
+    stimulus::{ContextForm, Delivery, HttpRequest, Identity, Pressure, canary},
     telemetry::TraceId,
 };
+
+/// Answers that took less are not slow, however busy the machine was.
+const NOT_SLOW: Duration = Duration::from_millis(100);
 
 /// A running deployment. Dropping it kills everything that it started.
 #[derive(Debug)]
@@ -130,10 +133,11 @@ impl Deployment {
         // What a scenario says was sent is what it wrote: a planted query is in no message.
         let target = request.target.clone();
         let request = canary::plant(request, &self.spec.canaries(), &mark);
-        match &self.running {
+        let pressure = Pressure::now();
+        let delivery = match &self.running {
             Running::Function(function) => {
                 let delivery = function.send(&self.spec, &self.store, request, identity, mark).await?;
-                Ok(Delivery { target, ..delivery })
+                Delivery { target, ..delivery }
             }
             Running::Service(service) => {
                 let own = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
@@ -142,7 +146,7 @@ impl Deployment {
                 let answered = Mark::Answered { delivery: mark.clone() };
                 let (response, answered) = service.send(&self.spec, &self.store, &request, &mark, answered).await?;
                 let told = request.form != ContextForm::Absent;
-                Ok(Delivery {
+                Delivery {
                     mark,
                     method: request.method,
                     target,
@@ -153,9 +157,15 @@ impl Deployment {
                     answered,
                     response,
                     invocation: None,
-                })
+                }
             }
+        };
+        if delivery.took() > NOT_SLOW {
+            let held_up = pressure.since().min(delivery.took());
+            let micros = u64::try_from(held_up.as_micros()).unwrap_or(u64::MAX);
+            self.store.mark(Mark::HeldUp { delivery: delivery.mark.clone(), micros });
         }
+        Ok(delivery)
     }
 
     /// Delivers an event to a function as it is.

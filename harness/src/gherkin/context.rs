@@ -41,7 +41,6 @@ pub(super) fn context(seen: &Seen<'_>, spec: &config::Deployment, mismatch: &str
     if !complete.is_empty() {
         let _ = write!(text, " · {}", complete.trim_start_matches("unproven   "));
     }
-    let took = delivery.answered.unix_nano.saturating_sub(delivery.sent.unix_nano);
     let _ = write!(
         text,
         "\nreceived   {}, {}; {} {} answered {} in {} ms",
@@ -50,7 +49,7 @@ pub(super) fn context(seen: &Seen<'_>, spec: &config::Deployment, mismatch: &str
         delivery.method,
         delivery.target,
         delivery.response.status,
-        took / 1_000_000
+        delivery.took().as_millis()
     );
     if let Some(trouble) = delivery.invocation.as_ref().and_then(Invocation::trouble) {
         let _ = write!(text, "\n{trouble}");

@@ -363,11 +363,7 @@ impl Scene {
         if (lines.is_empty() && spans.is_empty()) || !self.is_alone() {
             return false;
         }
-        let took = which.iter().map(|&at| {
-            let delivery = &self.sent[at].delivery;
-            delivery.answered.unix_nano.saturating_sub(delivery.sent.unix_nano)
-        });
-        let took = Duration::from_nanos(took.max().unwrap_or_default());
+        let took = which.iter().map(|&at| self.sent[at].delivery.took()).max().unwrap_or_default();
         let watch = (took * WATCH_FACTOR).clamp(LEAST_WATCH, self.stage.spec.patience.max(LEAST_WATCH));
         let deadline = Instant::now() + GRACE + watch;
         let all = |capture: &Capture| background(capture).is_superset(&lines) && by_itself(capture).is_superset(&spans);

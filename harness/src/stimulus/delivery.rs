@@ -1,5 +1,7 @@
 //! A stimulus that was sent, with its answer and its times.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +126,11 @@ impl Delivery {
     /// The trace that the service must carry on, if it was told one.
     pub fn trace_id(&self) -> Option<TraceId> {
         self.caller.map(|caller| caller.trace_id)
+    }
+
+    /// From sending to the end of the answer.
+    pub fn took(&self) -> Duration {
+        Duration::from_nanos(self.answered.unix_nano.saturating_sub(self.sent.unix_nano))
     }
 
     /// Every span id that the entry span may hang on: the caller's, and on Lambda that of the runtime's header.

@@ -6,6 +6,8 @@ pub mod http;
 
 mod context;
 mod delivery;
+mod pressure;
 
 pub use context::{Caller, ContextForm};
 pub use delivery::{Delivery, HttpRequest, HttpResponse, Identity, Invocation};
+pub(crate) use pressure::Pressure;

@@ -12,6 +12,9 @@ const NESTING: u32 = 100;
 /// What of it is left in the fields of a span, a log record or a metric.
 const IN_ITEM: u32 = NESTING - 3;
 
+/// Rows for which there is room from the beginning: what a body will hold is not known before.
+const MOST_AT_ONCE: usize = 4096;
+
 type Walked = Result<(), Malformed>;
 
 /// Where in a request an item stands, and in what.
@@ -35,7 +38,8 @@ pub(super) fn walk(signal: Signal, body: &[u8]) -> Result<Checked, Malformed> {
     let mut odd = Vec::new();
     let rows = match signal {
         Signal::Traces => {
-            let mut rows = Vec::with_capacity(body.len() / 128);
+            // More than most need, so that it does not grow; what is left over is given back.
+            let mut rows = Vec::with_capacity((body.len() / 128).min(MOST_AT_ONCE));
             walk.request(|wire, place, weight| {
                 let (row, end, is_odd) = span(wire, place, weight)?;
                 earliest = earliest.min(end);

@@ -130,6 +130,13 @@ pub enum Mark {
         /// As in [`Mark::Sent`].
         delivery: String,
     },
+    /// While this machine was short of processors, so that the answer may have been late by that.
+    HeldUp {
+        /// As in [`Mark::Sent`].
+        delivery: String,
+        /// For how long some task had to wait for one, at most as long as the answer took.
+        micros: u64,
+    },
     /// A request of the harness's own is about to be sent, to prove that all telemetry before it has arrived.
     FenceSent {
         /// Its mark, which is its `User-Agent`.

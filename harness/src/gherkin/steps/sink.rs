@@ -265,15 +265,24 @@ fn name(sent: &Sent) -> String {
 
 fn answered_as_before(scene: &Scene) -> StepResult {
     let (calm, since) = calm_and_since(scene)?;
-    let answers = |sent: &[Sent]| -> Vec<Answer> {
+    let judged = scene.instance.store().look(|capture| {
+        let held_up = |sent: &Sent| {
+            let micros = capture.lifecycle().iter().find_map(|entry| match &entry.mark {
+                Mark::HeldUp { delivery, micros } if *delivery == sent.delivery.mark => Some(*micros),
+                _ => None,
+            });
+            Duration::from_micros(micros.unwrap_or_default())
+        };
         let answer = |sent: &Sent| Answer {
             request: name(sent),
             status: sent.delivery.response.status,
-            took: Duration::from_nanos(sent.delivery.answered.unix_nano.saturating_sub(sent.delivery.sent.unix_nano)),
+            took: sent.delivery.took(),
+            held_up: held_up(sent),
         };
-        sent.iter().map(answer).collect()
-    };
-    answers_as_before(&answers(calm), &answers(since)).map_err(|message| failed(scene, &message))
+        let answers = |sent: &[Sent]| -> Vec<Answer> { sent.iter().map(answer).collect() };
+        answers_as_before(&answers(calm), &answers(since))
+    });
+    judged.map_err(|message| failed(scene, &message))
 }
 
 async fn lost_nothing(scene: &Scene) -> StepResult {
