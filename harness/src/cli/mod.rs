@@ -5,6 +5,7 @@ mod inside;
 mod query;
 mod replay;
 mod run;
+mod secret;
 mod serve;
 
 use std::process::ExitCode;

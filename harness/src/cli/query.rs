@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use clap::Args;
 use url::Url;
 
+use super::secret::Secret;
 use crate::{
     capture::{
         Token,
@@ -26,7 +27,7 @@ pub struct QueryArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318")]
     at: Url,
     /// The token that it printed at its start
-    #[arg(long, value_name = "TOKEN", env = TOKEN_VARIABLE, hide_env_values = true, value_parser = super::serve::token_argument)]
+    #[arg(long, value_name = "TOKEN", env = TOKEN_VARIABLE, hide_env_values = true, value_parser = Secret(super::serve::token_argument))]
     token: Token,
 }
 

@@ -14,6 +14,7 @@ use clap::Args;
 use http::{HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
+use super::secret::Secret;
 use crate::{
     capture::{
         Capture, Decoded, Encoding, ExportRequest, Retention, Store, Token,
@@ -39,7 +40,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PORT", default_values_t = [4317, 4318])]
     pub port: Vec<u16>,
     /// Header that every export request must have, as NAME=VALUE; may be given several times
-    #[arg(long, value_name = "NAME=VALUE", value_parser = header_argument, conflicts_with = "relay")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = Secret(header_argument), conflicts_with = "relay")]
     pub require_header: Vec<(HeaderName, HeaderValue)>,
     /// Origin whose pages may export, or * for all; may be given several times. Without it no browser may
     #[arg(long, value_name = "ORIGIN", conflicts_with = "relay")]
@@ -66,7 +67,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "MIB", default_value = "1024", conflicts_with = "relay")]
     pub retention_mib: NonZeroUsize,
     /// Who may query, by this secret of at least 16 characters. Without it, one is made and printed at each start
-    #[arg(long, value_name = "TOKEN", env = query::TOKEN_VARIABLE, hide_env_values = true, value_parser = token_argument)]
+    #[arg(long, value_name = "TOKEN", env = query::TOKEN_VARIABLE, hide_env_values = true, value_parser = Secret(token_argument))]
     pub token: Option<Token>,
     /// Receive nothing, and pass connections to this port on through the control port; may be given several times
     #[arg(long, value_name = "PORT", requires = "control", conflicts_with = "port")]
@@ -94,8 +95,8 @@ impl ServeArgs {
 }
 
 /// A token that nobody guesses. It stands in no message of ours.
-pub(super) fn token_argument(text: &str) -> Result<Token, &'static str> {
-    Token::chosen(text).ok_or("a token has at least 16 characters, all of them visible ASCII")
+pub(super) fn token_argument(text: &str) -> Result<Token, String> {
+    Token::chosen(text).ok_or_else(|| "a token has at least 16 characters, all of them visible ASCII".into())
 }
 
 /// `NAME=VALUE`. The value may be a secret, so it is marked as one and stands in no message of ours.

@@ -82,9 +82,8 @@ async fn export(inbox: &Inbox, request: Request) -> Result<Bytes, Refusal> {
     let bounds =
         Bounds { limit: inbox.settings.body_limit + PREFIX, time: inbox.settings.body_time, held: &inbox.held };
     let announced = |[_, length @ ..]: [u8; PREFIX]| Some(PREFIX + u32::from_be_bytes(length) as usize);
-    let (framed, share) = body::read(request.into_body(), bounds, announced)
-        .await
-        .map_err(|error| inbox.recorded(signal, Refusal::of_body(&error, format!("{}: {error}", incoming.named()))))?;
+    let (framed, share) =
+        body::read(request.into_body(), bounds, announced).await.map_err(|error| inbox.unread(&incoming, &error))?;
     let message = unframe(&mut incoming, &framed).map_err(|refusal| inbox.recorded(signal, refusal))?;
     inbox.take(incoming, message, share).await
 }

@@ -96,7 +96,6 @@ async fn export(inbox: &Inbox, encoding: Option<Encoding>, request: Request) -> 
             body::read(request.into_body(), bounds, |_| None).await
         }
     };
-    let (body, share) = received
-        .map_err(|error| inbox.recorded(signal, Refusal::of_body(&error, format!("{}: {error}", incoming.named()))))?;
+    let (body, share) = received.map_err(|error| inbox.unread(&incoming, &error))?;
     inbox.take(incoming, body, share).await
 }

@@ -355,6 +355,17 @@ impl Inbox {
         refusal
     }
 
+    /// Records why a body could not be read to its end. One that broke off is no fault: its exporter was ended or gave up, or
+    /// this sink went away because a scenario said so. What is missing then is for others to say.
+    fn unread(&self, incoming: &Incoming, error: &BodyError) -> Refusal {
+        let refusal = Refusal::of_body(error, format!("{}: {error}", incoming.named()));
+        if matches!(error, BodyError::Interrupted(_)) {
+            self.receiver.note(refusal.message.clone());
+            return refusal;
+        }
+        self.recorded(incoming.signal, refusal)
+    }
+
     /// Which of the required headers a request lacks.
     fn missing_header(&self, headers: &::http::HeaderMap) -> Option<Refusal> {
         let missing = self.settings.required_headers.iter().find(|(name, value)| headers.get(name) != Some(value))?;
