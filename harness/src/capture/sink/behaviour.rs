@@ -98,6 +98,9 @@ impl fmt::Display for Act {
 pub enum Lasting {
     /// For so many requests.
     Requests(u32),
+    /// For so long from the first request that meets it: when an exporter sends is its own affair, and on a busy machine an
+    /// outage would be over before it did.
+    For(Duration),
     /// Until then.
     Until(Instant),
 }
@@ -218,11 +221,15 @@ impl Behaviour {
         let State { rules, unmet, .. } = &mut *self.lock();
         rules.retain(|rule| match rule.lasting {
             Lasting::Requests(left) => left > 0,
+            Lasting::For(_) => true,
             Lasting::Until(end) => now < end,
         });
         let rule = rules.iter_mut().find(|rule| rule.signal.is_none_or(|of| of == signal))?;
         if let Some(at) = unmet.iter().position(|unmet| unmet.signal == rule.signal && unmet.act == rule.act) {
             unmet.remove(at);
+        }
+        if let Lasting::For(time) = rule.lasting {
+            rule.lasting = Lasting::Until(now + time);
         }
         let until = match &mut rule.lasting {
             Lasting::Requests(left) => {
@@ -230,6 +237,7 @@ impl Behaviour {
                 None
             }
             Lasting::Until(end) => Some(*end),
+            Lasting::For(_) => None,
         };
         Some(Decision { act: rule.act, until })
     }
@@ -286,6 +294,19 @@ mod tests {
         let before = behaviour.next(Signal::Metrics, end - Duration::from_millis(1));
         assert_eq!(before, Some(Decision { act: Act::Hang, until: Some(end) }));
         assert_eq!(behaviour.next(Signal::Metrics, end), None);
+    }
+
+    #[test]
+    fn a_rule_for_a_time_waits_for_the_first_request_that_meets_it() {
+        let behaviour = Behaviour::default();
+        let time = Duration::from_secs(1);
+        behaviour.add(rule(Some(Signal::Traces), Act::Hang, Lasting::For(time)));
+        let late = Instant::now() + Duration::from_secs(60);
+        assert_eq!(behaviour.next(Signal::Logs, late), None);
+        let met = Some(Decision { act: Act::Hang, until: Some(late + time) });
+        assert_eq!(behaviour.next(Signal::Traces, late), met);
+        assert_eq!(behaviour.next(Signal::Traces, late + time / 2), met);
+        assert_eq!(behaviour.next(Signal::Traces, late + time), None);
     }
 
     #[test]

@@ -33,7 +33,7 @@ thing that was sent.
 capitals, `{target}` a path with an optional query as a client writes it, `{kind}` one of SERVER, CLIENT, INTERNAL,
 PRODUCER, CONSUMER, `{status}` one of Unset, Ok, Error, `{value}` the rest of the line, `{lapse}` a time like `2 s` or `500 ms`,
 `{exports}` export requests of one signal or of all, counted or for a time: `the next 3 traces requests`, `the next 1
-request`, `logs requests for 2 s`, `requests for 500 ms`.
+request`, `logs requests for 2 s`, `requests for 500 ms`. A time begins with the first request that it is about.
 
 **Values** in tables and shapes: `200` is the int 200 and nothing else, `0.5` a double, `true` a bool, `\"200\"` the
 string 200, `/…/` a regular expression over the value as text, `*` any value, anything else the string as it stands.
