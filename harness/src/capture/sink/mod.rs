@@ -157,7 +157,11 @@ impl Sink {
         let Door::Open { abort, served } = &mut *door else { return Ok(()) };
         abort.cancel();
         drop(served.await);
-        *door = Door::Shut(super::socket(self.address)?);
+        let kept = super::socket(self.address)?;
+        // Bound, though connections of the old listener may linger. From now on nobody can listen there: of two sockets that allow it
+        // either could, and container engines look for free ports that way.
+        kept.set_reuseaddr(false)?;
+        *door = Door::Shut(kept);
         self.inbox.receiver.note("the collector went away".into());
         Ok(())
     }
@@ -174,6 +178,7 @@ impl Sink {
             let Door::Shut(kept) = std::mem::replace(&mut *door, Door::Shut(TcpSocket::new_v4()?)) else {
                 return Ok(());
             };
+            kept.set_reuseaddr(true)?;
             kept.listen(super::BACKLOG)?
         };
         *door = self.inbox.open(listener, &self.stop);

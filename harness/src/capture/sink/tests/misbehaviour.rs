@@ -153,3 +153,14 @@ async fn what_hung_when_the_sink_went_away_is_reset() {
     assert!(hanging.await.unwrap().is_err());
     assert_eq!(fixture.span_names(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn nobody_can_listen_in_the_place_of_a_collector_that_is_away() {
+    let fixture = Fixture::new().await;
+    fixture.sink.go_away().await.unwrap();
+    let other = tokio::net::TcpSocket::new_v4().unwrap();
+    other.set_reuseaddr(true).unwrap();
+    assert!(other.bind(fixture.sink.address()).and_then(|()| other.listen(1)).is_err());
+    fixture.sink.come_back().await.unwrap();
+    tokio::net::TcpStream::connect(fixture.sink.address()).await.unwrap();
+}
