@@ -14,7 +14,7 @@ use capture::{Reference, Request, load};
 use tracegate::{
     correlation::{FoundBy, Options, RequestEvidence, Trace, Uncorrelated, compare_copies, correlated, request},
     expectation::Canary,
-    invariant::{Grade, Subject, check},
+    invariant::{Finding, Grade, Subject, check},
     stimulus::canary,
     telemetry::{IdClaim, LineFormat, LogOrigin, LogRecord, Span, SpanId, SpanKind, Value},
 };
@@ -244,6 +244,20 @@ fn a_line_with_the_ids_of_another_request_is_reported_as_that_requests() {
     assert_eq!(conditions(&other), [3]);
 }
 
+/// What the invariants say of a request of a capture with this evidence.
+fn findings(reference: &Reference, of: &Request, evidence: &RequestEvidence, canaries: &[Canary]) -> Vec<Finding> {
+    // The files do not say when something came, only what; so all of it may be the request's.
+    let mut delivery = of.delivery.clone();
+    delivery.sent.seq = 0;
+    let skew = Duration::from_millis(10);
+    reference.store.look(|capture| {
+        let delivery = &delivery;
+        let subject =
+            Subject { evidence, delivery, capture, complete: true, skew, canaries, suspects: None, first: true };
+        check(&subject, &[])
+    })
+}
+
 /// The rules that the requests of a capture break, and the advice that they get, each with the number of requests.
 fn broken(capture: &str) -> (BTreeMap<&'static str, usize>, BTreeMap<&'static str, usize>) {
     let reference = load(capture);
@@ -253,26 +267,7 @@ fn broken(capture: &str) -> (BTreeMap<&'static str, usize>, BTreeMap<&'static st
         let credentials = canary::credentials(&of.headers);
         let canaries: Vec<Canary> =
             credentials.into_iter().filter_map(|(name, value)| Canary::new(name, value)).collect();
-        let findings = reference.store.look(|capture| {
-            // The files do not say when something came, only what; so all of it may be the request's.
-            let mut delivery = of.delivery.clone();
-            delivery.sent.seq = 0;
-            let skew = Duration::from_millis(10);
-            let canaries = &canaries;
-            check(
-                &Subject {
-                    evidence: &evidence,
-                    delivery: &delivery,
-                    capture,
-                    complete: true,
-                    skew,
-                    canaries,
-                    suspects: None,
-                    first: true,
-                },
-                &[],
-            )
-        });
+        let findings = findings(&reference, of, &evidence, &canaries);
         for grade in [Grade::Rule, Grade::Advice] {
             let names: BTreeSet<_> =
                 findings.iter().filter(|found| found.grade == grade).map(|found| found.rule).collect();
@@ -306,24 +301,7 @@ fn faults_in_the_captures_of_the_original_are_found() {
     let judged = |spoil: &dyn Fn(&mut RequestEvidence), canaries: &[Canary]| {
         let mut evidence = found.clone();
         spoil(&mut evidence);
-        let mut delivery = of.delivery.clone();
-        delivery.sent.seq = 0;
-        let findings = reference.store.look(|capture| {
-            let skew = Duration::from_millis(10);
-            check(
-                &Subject {
-                    evidence: &evidence,
-                    delivery: &delivery,
-                    capture,
-                    complete: true,
-                    skew,
-                    canaries,
-                    suspects: None,
-                    first: true,
-                },
-                &[],
-            )
-        });
+        let findings = findings(&reference, of, &evidence, canaries);
         let rules = findings.iter().filter(|finding| finding.grade == Grade::Rule).map(|finding| finding.rule);
         rules.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
     };

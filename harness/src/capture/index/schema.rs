@@ -92,9 +92,10 @@ pub(super) fn field(
         (Attribute, DELIMITED) => {
             let inner = delimited(wire)?;
             weight.add(Weight::MESSAGE)?;
-            match depth > 1 && is_plain(inner) {
-                true => weight.0 += Weight::PLAIN + inner.len(),
-                false => nested(&KEY_VALUE, inner, depth, weight)?,
+            if depth > 1 && is_plain(inner) {
+                weight.0 += Weight::PLAIN + inner.len();
+            } else {
+                nested(&KEY_VALUE, inner, depth, weight)?;
             }
         }
         (Kind::Message(of), DELIMITED) => {
