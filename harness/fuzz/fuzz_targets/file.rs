@@ -6,23 +6,13 @@
 mod otlp;
 
 use libfuzzer_sys::fuzz_target;
-use tracegate::{
-    capture::{Encoding, ExportRequest, Transport, file, index::index},
-    telemetry::Arrival,
-};
+use tracegate::capture::{Encoding, file, index::index};
 
 fuzz_target!(|input: &[u8]| {
     let Some((signal, body)) = otlp::signal(input) else { return };
     let body = bytes::Bytes::copy_from_slice(body);
     let Ok(sent) = index(signal, Encoding::Protobuf, &body) else { return };
-    let request = ExportRequest {
-        signal,
-        transport: Transport::Http,
-        encoding: Encoding::Protobuf,
-        user_agent: String::new(),
-        body,
-        arrival: Arrival::default(),
-    };
+    let request = otlp::request(signal, body);
     let line = file::line(&request).expect("what was taken is written");
     assert!(!line.contains('\n'), "{line}");
     let read = file::request(line.as_bytes()).unwrap_or_else(|error| panic!("{error}: {line}"));

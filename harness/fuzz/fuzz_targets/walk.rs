@@ -19,8 +19,8 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use tracegate::{
-    capture::{Encoding, ExportRequest, Signal, Store, Transport, index::index},
-    telemetry::{Arrival, Attributes, Resource, Scope, Span, TraceId},
+    capture::{Encoding, Signal, Store, index::index},
+    telemetry::{Attributes, Resource, Scope, Span, TraceId},
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -132,15 +132,7 @@ fuzz_target!(|input: &[u8]| {
 
 fn store(signal: Signal, body: bytes::Bytes, contents: tracegate::capture::index::Contents) -> Store {
     let store = Store::default();
-    let request = ExportRequest {
-        signal,
-        transport: Transport::Http,
-        encoding: Encoding::Protobuf,
-        user_agent: String::new(),
-        body,
-        arrival: Arrival::default(),
-    };
-    store.add_export(request, contents.index, contents.faults);
+    store.add_export(otlp::request(signal, body), contents.index, contents.faults);
     store
 }
 

@@ -1,6 +1,11 @@
 //! What the sink makes of an export request. This is the only place that knows how the sink is called.
 
-use tracegate::capture::{Decoded, Encoding, Signal, index::index};
+#![allow(dead_code, reason = "each target has a module of its own and uses a part of it")]
+
+use tracegate::{
+    capture::{Decoded, Encoding, ExportRequest, Signal, Transport, index::index},
+    telemetry::Arrival,
+};
 
 /// The items of a request in order, each with what it is told apart by.
 pub type Items = Vec<String>;
@@ -32,4 +37,16 @@ pub fn taken(signal: Signal, encoding: Encoding, body: &[u8]) -> Result<Items, S
         }
         Decoded::Profiles(count) => vec![String::new(); count],
     })
+}
+
+/// The request that brought a protobuf body.
+pub fn request(signal: Signal, body: bytes::Bytes) -> ExportRequest {
+    ExportRequest {
+        signal,
+        transport: Transport::Http,
+        encoding: Encoding::Protobuf,
+        user_agent: String::new(),
+        body,
+        arrival: Arrival::default(),
+    }
 }
