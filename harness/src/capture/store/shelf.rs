@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use crate::{
     capture::index::{Group, Item, Row, Senders, part},
@@ -59,14 +60,15 @@ pub(super) struct Shelf<T: Item> {
     /// Positions of the first item that is kept, and of the next one to come.
     begin: u64,
     end: u64,
-    traces: HashMap<[u8; 16], Chain>,
+    /// Looked up for each run of spans that comes. Ids are whatever a sender likes, so the hash has a key of this process.
+    traces: HashMap<[u8; 16], Chain, RandomState>,
     /// How many items are decoded.
     open: AtomicUsize,
 }
 
 impl<T: Item> Default for Shelf<T> {
     fn default() -> Self {
-        Self { blocks: VecDeque::new(), begin: 0, end: 0, traces: HashMap::new(), open: AtomicUsize::new(0) }
+        Self { blocks: VecDeque::new(), begin: 0, end: 0, traces: HashMap::default(), open: AtomicUsize::new(0) }
     }
 }
 
