@@ -8,6 +8,7 @@ use miette::{IntoDiagnostic, WrapErr};
 use crate::{
     config::Config,
     deployment::{assembly::Workshop, container},
+    evidence,
     gherkin::{self, Plan},
     report::{Event, Exit, Files, Format, GitHub, Reporter, Summary, Terminal},
 };
@@ -26,6 +27,9 @@ pub struct RunArguments {
     /// Run only scenarios with fitting tags, as in "@gateway and not @slow"
     #[arg(long, value_name = "EXPR")]
     pub tags: Option<String>,
+    /// Where evidence and the HTML report are written [default: `output` of the configuration]
+    #[arg(long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
     /// Write a JUnit report
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
@@ -80,7 +84,10 @@ impl RunArguments {
         reporter: &mut dyn Reporter,
     ) -> Result<Summary, (Exit, miette::Report)> {
         let usage = |report: miette::Report| (Exit::Usage, report);
-        let config = Config::read(&self.config).map_err(|error| usage(error.into()))?;
+        let mut config = Config::read(&self.config).map_err(|error| usage(error.into()))?;
+        if let Some(output) = &self.output {
+            config.output = std::path::absolute(output).into_diagnostic().map_err(usage)?;
+        }
         let paths =
             if self.features.is_empty() { vec![config.resolve(&config.features)] } else { self.features.clone() };
         let selection = gherkin::select(&paths, self.tags.as_deref()).map_err(|error| usage(error.into()))?;
@@ -119,6 +126,8 @@ impl RunArguments {
                 })
                 .collect();
         }
+        let claim = evidence::claim(&config.resolve(&config.output));
+        let _claim = claim.map_err(|error| (Exit::Environment, error.into()))?;
         let plan = Plan {
             workshop: Workshop { config: Arc::new(config), tracegate, tamper },
             selection,

@@ -5,11 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{EvidenceError, VERSION, record::SCENARIO};
 
 const RUN: &str = "run.json";
+const LOCK: &str = ".run-lock";
 /// The folder of what several scenarios looked at.
 pub(crate) const DEPLOYMENTS: &str = "deployments";
 /// The folder of what only one scenario looked at, in its own.
@@ -24,6 +29,28 @@ pub struct RunRecord {
     pub tracegate: String,
     /// The folder of tracegate.toml, for feature files and events.
     pub root: PathBuf,
+}
+
+/// An output folder that one run has for itself until this is dropped: two would take each other's evidence away.
+#[derive(Debug)]
+pub struct Claim {
+    /// `None` where the file system knows no locks.
+    _lock: Option<Flock<fs::File>>,
+}
+
+/// Claims an output folder, and makes it where there is none.
+///
+/// # Errors
+/// Another run has it, in this process or in another one; those of the file system.
+pub fn claim(output: &Path) -> Result<Claim, EvidenceError> {
+    fs::create_dir_all(output).map_err(EvidenceError::io("make", output))?;
+    let path = output.join(LOCK);
+    let file = fs::File::options().create(true).append(true).open(&path).map_err(EvidenceError::io("write", &path))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Claim { _lock: Some(lock) }),
+        Err((_, Errno::EWOULDBLOCK)) => Err(EvidenceError::Taken { path: output.to_owned() }),
+        Err(_) => Ok(Claim { _lock: None }),
+    }
 }
 
 /// Takes the evidence of the run before out of `output`, and says whose it is from now on.
@@ -100,4 +127,21 @@ fn folders(within: &Path) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
     folders.sort();
     folders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_one_runs_until_that_run_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("not/there/yet");
+        let first = claim(&output).unwrap();
+        let refused = claim(&output).unwrap_err();
+        assert!(matches!(&refused, EvidenceError::Taken { path } if *path == output), "{refused}");
+        assert!(claim(&folder.path().join("another")).is_ok());
+        drop(first);
+        assert!(claim(&output).is_ok());
+    }
 }

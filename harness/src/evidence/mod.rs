@@ -26,7 +26,7 @@ mod secrets;
 
 pub use capture::{CaptureFiles, Recording};
 pub(crate) use folder::{CAPTURE, DEPLOYMENTS};
-pub use folder::{Found, RunRecord, begin_run, find};
+pub use folder::{Claim, Found, RunRecord, begin_run, claim, find};
 pub use record::{
     ActRecord, CaptureKind, ScenarioRecord, Settings, Settled, StepRecord, Undertaking, read_scenario, write_scenario,
 };
@@ -56,6 +56,13 @@ pub enum EvidenceError {
         path: std::path::PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// Another run writes there.
+    #[error("another run is writing to {}", .path.display())]
+    #[diagnostic(help("wait until it is over, or give this one a folder of its own with --output"))]
+    Taken {
+        /// The output folder.
+        path: std::path::PathBuf,
     },
     /// A folder without evidence.
     #[error("there is no evidence in {}", .path.display())]

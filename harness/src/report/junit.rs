@@ -52,7 +52,7 @@ fn case(outcome: &Outcome) -> TestCase {
             };
             let mut status = TestCaseStatus::non_success(kind);
             status.set_message(xml(&format!("{step}: {}", problem.message.lines().next().unwrap_or_default())));
-            status.set_description(xml(&failure(outcome, step, *line, problem)));
+            status.set_description(xml(&failure(outcome, step, *line, &problem.message)));
             status
         }
     };

@@ -5,13 +5,13 @@ mod look;
 mod progress;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fmt::Write as _,
     io::{self, Write},
 };
 
 use super::{
-    Event, Outcome, Problem, ProblemKind, Reporter, Summary, Verdict,
+    Event, Outcome, ProblemKind, Reporter, Summary, Verdict,
     advice::advice,
     matrix::{Matrix, mark, short},
 };
@@ -27,6 +27,8 @@ pub struct Terminal<W> {
     width: usize,
     /// What is being built was told once.
     told: BTreeSet<String>,
+    /// Where each message of a deployment was told: one that could not start says the same of every scenario.
+    messages: HashMap<(String, String), String>,
     /// Lines that are drawn again with every event; `None` where they would be a heap.
     progress: Option<Progress>,
 }
@@ -46,7 +48,7 @@ impl<W: Write> Terminal<W> {
 
     fn new(out: W, look: Look) -> Self {
         let progress = look.live().map(|size| Progress::new(size, look.colour));
-        Self { out, look, width: 0, told: BTreeSet::new(), progress }
+        Self { out, look, width: 0, told: BTreeSet::new(), messages: HashMap::new(), progress }
     }
 
     /// Prints above the lines that are drawn again.
@@ -89,9 +91,17 @@ impl<W: Write> Terminal<W> {
         let took = format!("{:>6} ms", outcome.took.as_millis());
         let width = self.width;
         let scenario = legible(&outcome.scenario);
-        self.say(&format!("{word} {took}  {:<width$}  {place}  {scenario}", outcome.deployment));
+        let shown = format!("{place}  {scenario}");
+        self.say(&format!("{word} {took}  {:<width$}  {shown}", outcome.deployment));
         if let Verdict::NotPassed { step, line, problem } = &outcome.verdict {
-            let text = failure(outcome, step, *line, problem);
+            let key = (outcome.deployment.clone(), problem.message.clone());
+            let text = match self.messages.get(&key) {
+                Some(first) if problem.message.contains('\n') => {
+                    failure(outcome, step, *line, &format!("word for word as in {first}"))
+                }
+                _ => failure(outcome, step, *line, &problem.message),
+            };
+            self.messages.entry(key).or_insert(shown);
             let mut lines = text.lines().map(legible);
             let mut shown = String::new();
             for line in lines.by_ref().take(2) {
@@ -225,9 +235,9 @@ impl<W: Write> Reporter for Terminal<W> {
 }
 
 /// A failure as DESIGN has it: the step's place, then what is known of it, indented.
-pub(super) fn failure(outcome: &Outcome, step: &str, line: usize, problem: &Problem) -> String {
+pub(super) fn failure(outcome: &Outcome, step: &str, line: usize, message: &str) -> String {
     let mut text = format!("\n{}:{line}  {step}\n", outcome.file.display());
-    for line in problem.message.lines() {
+    for line in message.lines() {
         let _ = writeln!(text, "  {line}");
     }
     if let Some(evidence) = &outcome.evidence {
@@ -238,7 +248,11 @@ pub(super) fn failure(outcome: &Outcome, step: &str, line: usize, problem: &Prob
 
 #[cfg(test)]
 mod tests {
-    use super::{super::samples::outcome, look::Size, *};
+    use super::{
+        super::{Problem, samples::outcome},
+        look::Size,
+        *,
+    };
 
     fn told_with(look: Look, events: &[Event]) -> String {
         let mut out = Vec::new();
@@ -262,6 +276,20 @@ mod tests {
         assert!(text.contains("FAIL      35 ms  lambda  correlation/files.feature:12  A file is read"), "{text}");
         assert!(text.contains("files.feature:14  Then the trace has a SERVER span"), "{text}");
         assert!(text.contains("  closest    SERVER \"GET /files/\"\n  trace tree"), "{text}");
+    }
+
+    #[test]
+    fn what_a_deployment_says_of_every_scenario_is_told_in_full_once() {
+        let not_started =
+            || Some(Problem::errored("deployment p did not start: it ended\nlast output\n  no such table"));
+        let text = told(&[
+            judged(outcome("p", "one", not_started())),
+            judged(outcome("p", "two", not_started())),
+            judged(outcome("q", "one", not_started())),
+        ]);
+        assert_eq!(text.matches("no such table").count(), 2, "once a deployment: {text}");
+        assert_eq!(text.matches("word for word as in correlation/files.feature:12  one\n").count(), 1, "{text}");
+        assert_eq!(text.matches("files.feature:14  Then the trace has a SERVER span").count(), 3, "{text}");
     }
 
     #[test]

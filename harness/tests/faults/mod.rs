@@ -42,6 +42,7 @@ const REFUSALS: &str = "collector/refusals.feature";
 const FILES: &str = "routes/files.feature";
 const ERRORS: &str = "routes/errors.feature";
 const CONTEXT: &str = "propagation/context.feature";
+const SHUTDOWN: &str = "shutdown/shutdown.feature";
 const SOAK: &str = "soak/every-trace.feature";
 const EVERY_REQUEST: &str = "Every request of a soak is correlated";
 const LOGS: &str = "logs/correlation.feature";
@@ -52,7 +53,7 @@ const FIELDS: &str = "Request and response are logged inside the server's span, 
 
 /// All faults. `late` is the URL of [`late::serve`].
 pub fn all(late: &str) -> Vec<Fault> {
-    let late = late.to_owned();
+    let freezing = late.to_owned();
     vec![
         env("no propagator", "process", CONTEXT, "Both headers", "trace", "OTEL_PROPAGATORS", "none"),
         env("no W3C propagator", "process", CONTEXT, "W3C only", "trace", "OTEL_PROPAGATORS", "xray"),
@@ -120,14 +121,14 @@ pub fn all(late: &str) -> Vec<Fault> {
             caught_by: "Everything of an invocation has left before its freeze",
             because: "late by 1 invocation",
             apply: Box::new(move |spec| {
-                spec.env.insert("OTEL_EXPORTER_OTLP_ENDPOINT".into(), format!("{late}/{{otlp.authority}}"));
+                spec.env.insert("OTEL_EXPORTER_OTLP_ENDPOINT".into(), format!("{freezing}/{{otlp.authority}}"));
             }),
             tamper: None,
         },
         Fault {
             name: "a signal kills what was queued",
             deployment: "process",
-            feature: "shutdown/shutdown.feature",
+            feature: SHUTDOWN,
             caught_by: "What was queued is exported after SIGTERM",
             because: "was logged and never exported",
             apply: Box::new(|spec| {
@@ -138,6 +139,14 @@ pub fn all(late: &str) -> Vec<Fault> {
             }),
             tamper: None,
         },
+        lost_at_shutdown("log records are lost on the way out", "LOGS", "OTEL_BLRP_SCHEDULE_DELAY", "OTLP", late),
+        lost_at_shutdown(
+            "metrics are lost on the way out",
+            "METRICS",
+            "OTEL_METRIC_EXPORT_INTERVAL",
+            "http.server.request.duration",
+            late,
+        ),
         Fault {
             name: "worker processes are not instrumented",
             tamper: only_first_instance(),
@@ -386,6 +395,27 @@ fn sent_again() -> Option<Arc<dyn Tamper>> {
 }
 
 /// A fault by environment variable.
+/// What one signal queued until the service was stopped reaches a collector that says yes and hands it on to nobody.
+fn lost_at_shutdown(
+    name: &'static str,
+    signal: &'static str,
+    delay: &'static str,
+    because: &'static str,
+    late: &str,
+) -> Fault {
+    let late = late.to_owned();
+    Fault {
+        name,
+        apply: Box::new(move |spec| {
+            let endpoint = format!("{late}/{{otlp.authority}}/v1/{}", signal.to_ascii_lowercase());
+            spec.env.insert(format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"), endpoint);
+            spec.env.insert(format!("OTEL_EXPORTER_OTLP_{signal}_PROTOCOL"), "http/protobuf".into());
+            spec.env.insert(delay.into(), "60000".into());
+        }),
+        ..rewritten("process", SHUTDOWN, "What was queued is exported after SIGTERM", because)
+    }
+}
+
 fn env(
     name: &'static str,
     deployment: &'static str,

@@ -103,7 +103,7 @@ fn details(outcome: &Outcome) -> String {
         markup(&outcome.deployment),
         markup(&outcome.scenario),
         markup(&place),
-        markup(failure(outcome, step, *line, problem).trim_matches('\n'))
+        markup(failure(outcome, step, *line, &problem.message).trim_matches('\n'))
     )
 }
 
