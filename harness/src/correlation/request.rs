@@ -3,13 +3,12 @@
 use std::{
     cell::LazyCell,
     collections::{HashMap, HashSet},
-    fmt,
     sync::Arc,
 };
 
 use regex::Regex;
 
-use super::{Node, Trace, background, detached};
+use super::{Trace, background, detached};
 use crate::{
     capture::{
         Capture,
@@ -18,6 +17,10 @@ use crate::{
     stimulus::{Caller, ContextForm, Delivery},
     telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanId, SpanKind, TraceId, Value, xray::XrayHeader},
 };
+
+mod evidence;
+
+pub use evidence::{FoundBy, RequestEvidence, Stranger};
 
 /// Attributes that hold the client's User-Agent (semantic conventions, stable and old).
 const USER_AGENT: [&str; 2] = ["user_agent.original", "http.user_agent"];
@@ -51,172 +54,6 @@ pub struct Options<'a> {
     pub own_targets: &'a [&'a str],
     /// Lines to leave out, by their text as written.
     pub ignore: &'a [Regex],
-}
-
-/// How the spans of a request were found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FoundBy {
-    /// The entry span hangs on the caller's span, in the caller's trace.
-    RemoteParent,
-    /// It is the only one that can be meant in the caller's trace.
-    TraceId,
-    /// By Lambda's request id in its attributes.
-    RequestId,
-    /// By the User-Agent in its attributes.
-    UserAgent,
-    /// It started between sending and answering.
-    Window,
-    /// There are none, and rightly: the caller did not sample.
-    NotSampled,
-    /// There are none.
-    Nothing,
-}
-
-impl fmt::Display for FoundBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::RemoteParent => "the caller's span",
-            Self::TraceId => "the caller's trace id",
-            Self::RequestId => "the request id",
-            Self::UserAgent => "the User-Agent",
-            Self::Window => "the time between sending and answering",
-            Self::NotSampled => "nothing, since the caller did not sample",
-            Self::Nothing => "nothing",
-        })
-    }
-}
-
-/// Something that came with this request and does not belong to it.
-#[derive(Debug, Clone)]
-pub enum Stranger {
-    /// A span of the same trace that stands under another request's entry span.
-    SameTrace {
-        /// The span.
-        span: Arc<Span>,
-        /// The entry span above it.
-        entry: Arc<Span>,
-    },
-    /// An entry span that speaks of this request and is in another trace: the request was split.
-    OtherTrace {
-        /// The span.
-        span: Arc<Span>,
-    },
-    /// A root span of another trace that began while this request was under way and nothing else was asked of the service:
-    /// work of the request that lost its context.
-    Detached {
-        /// The span.
-        span: Arc<Span>,
-    },
-    /// A line that came while nothing but this request ran, with the ids of another request.
-    Record {
-        /// The line.
-        record: Arc<LogRecord>,
-        /// The trace that it names.
-        trace_id: TraceId,
-    },
-}
-
-impl fmt::Display for Stranger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SameTrace { span, entry } => {
-                write!(
-                    f,
-                    "{} {:?} stands under another entry span, {:?} ({})",
-                    span.kind, span.name, entry.name, entry.span_id
-                )
-            }
-            Self::OtherTrace { span } => {
-                write!(f, "{} {:?} is of this request but in the trace {}", span.kind, span.name, span.trace_id)
-            }
-            Self::Detached { span } => {
-                write!(
-                    f,
-                    "{} {:?} began during this request, in a trace of its own, {}, without a parent or a link; nothing else was \
-                     asked of the service, and it began no such span when nothing was",
-                    span.kind, span.name, span.trace_id
-                )
-            }
-            Self::Record { record, trace_id } => {
-                write!(f, "{} line {:?} names the trace {trace_id}", record.origin, record.message)
-            }
-        }
-    }
-}
-
-/// Everything that was captured for one request.
-#[derive(Debug, Clone)]
-pub struct RequestEvidence {
-    /// How the entry spans were found.
-    pub found_by: FoundBy,
-    /// The spans at which the request came in: one, unless something is wrong.
-    pub entries: Vec<Arc<Span>>,
-    /// The spans of the request as a tree, with its records attached.
-    pub trace: Trace,
-    /// The structured records of the request, in order of arrival: lines and OTLP copies.
-    pub logs: Vec<Arc<LogRecord>>,
-    /// Text lines that came during the request or have its request id; they claim nothing.
-    pub text: Vec<Arc<LogRecord>>,
-    /// Those of `logs` that carry no ids and do not speak of the request either: only the time says that they are of it.
-    pub guessed: Vec<Arc<LogRecord>>,
-    /// Lines that came while nothing but this request was under way, each with a span of another request that had ended
-    /// before this one was sent: ids that were left behind.
-    pub left_behind: Vec<(Arc<LogRecord>, Arc<Span>)>,
-    /// What came with it and does not belong to it.
-    pub strangers: Vec<Stranger>,
-    /// When nothing was found: entry spans that came, each of which is somebody else's or nobody's.
-    pub candidates: Vec<Arc<Span>>,
-    /// The caller that the service was told of, if any.
-    pub caller: Option<Caller>,
-    /// Every trace that the service was told to carry on: the caller's, and on Lambda that of the runtime's header.
-    pub told_traces: Vec<TraceId>,
-    /// Lambda's request id.
-    pub request_id: Option<String>,
-    pub(super) method: String,
-    pub(super) target: String,
-    pub(super) user_agent: String,
-    /// Spans outside the tree that records of the request name, with the entry span above each.
-    pub(super) outside: HashMap<(TraceId, SpanId), Arc<Span>>,
-}
-
-impl RequestEvidence {
-    /// The trace that the service made or carried on for this request.
-    pub fn trace_id(&self) -> Option<TraceId> {
-        self.entries.first().map(|span| span.trace_id)
-    }
-
-    /// The spans among the strangers that only the time says are of the request.
-    pub fn detached(&self) -> impl Iterator<Item = &Arc<Span>> {
-        self.strangers.iter().filter_map(|stranger| match stranger {
-            Stranger::Detached { span } => Some(span),
-            _ => None,
-        })
-    }
-
-    /// Whether something here speaks of telemetry that may still be on its way from another process: a parent or a span
-    /// that was not received, or a call out of which nothing hangs yet.
-    pub fn may_go_on(&self) -> bool {
-        let calls_out =
-            |node: &Node| matches!(node.span.kind, SpanKind::Client | SpanKind::Producer) && node.children.is_empty();
-        !self.trace.orphans.is_empty()
-            || self.trace.nodes().iter().any(calls_out)
-            || (self.sampled() && self.not_received().next().is_some())
-    }
-
-    /// The records that name a span that was not received.
-    pub fn not_received(&self) -> impl Iterator<Item = &Arc<LogRecord>> {
-        self.logs.iter().filter(|record| {
-            let named = record.trace_id.valid().zip(record.span_id.valid());
-            named.is_some_and(|(trace_id, span_id)| {
-                self.trace.position(trace_id, span_id).is_none() && !self.outside.contains_key(&(trace_id, span_id))
-            })
-        })
-    }
-
-    /// Whether the caller asked for spans; `true` when there was no caller.
-    pub fn sampled(&self) -> bool {
-        self.caller.is_none_or(|caller| caller.sampled)
-    }
 }
 
 /// Finds what was captured for one request.
