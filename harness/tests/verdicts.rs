@@ -204,6 +204,33 @@ async fn passes_failures_and_errors_are_judged_again_to_the_word() {
 }
 
 #[tokio::test]
+async fn what_is_judged_again_is_reported_in_every_form_that_is_asked_for() {
+    let asks = |name: &str, status: u16| {
+        scenario(name, &["When a client sends GET /a", &format!("Then the response status is {status}")])
+    };
+    let bench = Bench::new(&[asks("sound", 200), asks("wrong", 201)].concat());
+    bench.run().await;
+    let report = |name: &str| bench.folder.path().join(name);
+    let replayed = std::process::Command::new(env!("CARGO_BIN_EXE_tracegate"))
+        .arg("replay")
+        .arg(bench.output())
+        .args(["--junit".as_ref(), report("junit.xml").as_os_str()])
+        .args(["--json".as_ref(), report("run.json").as_os_str()])
+        .args(["--html".as_ref(), report("page.html").as_os_str()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&replayed.stdout);
+    assert_eq!(replayed.status.code(), Some(1), "{said}{}", String::from_utf8_lossy(&replayed.stderr));
+    assert!(said.contains("1 passed, 1 failed, 0 errored; 2 of 2 as recorded"), "{said}");
+    let text = |name: &str| std::fs::read_to_string(report(name)).unwrap();
+    assert!(text("junit.xml").contains("failures=\"1\""), "{}", text("junit.xml"));
+    let run: serde_json::Value = serde_json::from_str(&text("run.json")).unwrap();
+    let verdicts = run["outcomes"].as_array().unwrap().iter().map(|outcome| outcome["verdict"].as_str().unwrap());
+    assert_eq!(verdicts.collect::<Vec<_>>(), ["passed", "failed"]);
+    assert!(text("page.html").starts_with("<!doctype html>"));
+}
+
+#[tokio::test]
 async fn one_scenario_is_judged_again_from_its_folder_alone_and_evidence_keeps_no_secret() {
     let bench = Bench::new(&scenario(
         "secretive",

@@ -3,13 +3,14 @@
 use std::{path::PathBuf, time::Instant};
 
 use clap::Args;
+use miette::IntoDiagnostic;
 
 use super::run::{Ended, runtime};
 use crate::{
     config::Config,
     evidence,
     gherkin::{self, Replayed},
-    report::{Event, Exit, Reporter, Summary, Terminal, Verdict},
+    report::{Event, Exit, Files, Format, Reporter, Summary, Terminal, Verdict},
 };
 
 /// Arguments of `tracegate replay`.
@@ -21,6 +22,15 @@ pub struct ReplayArguments {
     /// Take the feature files from the folder of this configuration, and not from where the run had them
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Write the page of these verdicts; in the evidence's own folder, its links to the evidence work
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write a JUnit report
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write a report for programs, in JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 impl ReplayArguments {
@@ -39,7 +49,13 @@ impl ReplayArguments {
         }
         let outcomes = replayed.iter().map(|one| one.outcome.clone()).collect();
         let summary = Summary { outcomes, took: began.elapsed(), output: found.output, ..Summary::default() };
+        let mut files = Files::none()
+            .with(Format::Html, self.html.as_deref())
+            .with(Format::Junit, self.junit.as_deref())
+            .with(Format::Json, self.json.as_deref());
+        files.tell(&Event::Finished(summary.clone()));
         println!("{}", told(&replayed, &summary));
+        files.finish().into_diagnostic().map_err(|report| (Exit::Environment, report))?;
         Ok(summary.exit())
     }
 }

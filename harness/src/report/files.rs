@@ -31,7 +31,7 @@ pub struct WriteError {
 }
 
 /// Writes files when a run is over.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Files {
     wanted: Vec<(Format, Option<PathBuf>)>,
     trouble: Option<WriteError>,
@@ -41,6 +41,11 @@ impl Files {
     /// `report.html` in the run's output folder, which is written when a scenario ran at all.
     pub fn new() -> Self {
         Self { wanted: vec![(Format::Html, None)], trouble: None }
+    }
+
+    /// No file but those that are named.
+    pub fn none() -> Self {
+        Self { wanted: Vec::new(), trouble: None }
     }
 
     /// One more file.
