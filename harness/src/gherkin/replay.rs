@@ -96,9 +96,17 @@ struct Played {
     feature: Rc<gherkin::Feature>,
     rule: Option<gherkin::Rule>,
     scenario: gherkin::Scenario,
+    /// Of its steps, by which it is told from others of its name.
+    digests: Rc<[String]>,
 }
 
 impl Played {
+    fn new(feature: Rc<gherkin::Feature>, rule: Option<&gherkin::Rule>, scenario: &gherkin::Scenario) -> Self {
+        let mut played = Self { feature, rule: rule.cloned(), scenario: scenario.clone(), digests: Rc::default() };
+        played.digests = played.steps().iter().map(digest_of).collect();
+        played
+    }
+
     /// Every step, with those of the backgrounds.
     fn steps(&self) -> Vec<gherkin::Step> {
         let backgrounds = self.feature.background.iter();
@@ -124,8 +132,7 @@ impl Features {
         let named: Vec<&Played> = all.filter(|played| played.scenario.name == record.scenario).collect();
         // Rows of an outline may share their name: the one that says most of what was recorded, then the nearest.
         let alike = |played: &&&Played| {
-            let digests: Vec<String> = played.steps().iter().map(digest_of).collect();
-            let known = record.steps.iter().filter(|step| digests.contains(&step.digest)).count();
+            let known = record.steps.iter().filter(|step| played.digests.contains(&step.digest)).count();
             (known, Reverse(played.scenario.position.line.abs_diff(record.line)))
         };
         Ok(named.iter().max_by_key(alike).map(|played| (*played).clone()))
@@ -137,11 +144,7 @@ fn scenarios(path: &Path) -> Result<Vec<Played>, SelectError> {
     let mut all = Vec::new();
     for feature in selection.features {
         let feature = Rc::new(feature);
-        let played = |rule: Option<&gherkin::Rule>, scenario: &gherkin::Scenario| Played {
-            feature: feature.clone(),
-            rule: rule.cloned(),
-            scenario: scenario.clone(),
-        };
+        let played = |rule, scenario| Played::new(feature.clone(), rule, scenario);
         all.extend(feature.scenarios.iter().map(|scenario| played(None, scenario)));
         for rule in &feature.rules {
             all.extend(rule.scenarios.iter().map(|scenario| played(Some(rule), scenario)));
@@ -200,7 +203,7 @@ async fn judge_again(
         let goes_on = match actor.steps.next() {
             Some(step) => play_step(&mut actor.world, &step).await,
             None => {
-                let Played { feature, rule, scenario } = &actor.played;
+                let Played { feature, rule, scenario, .. } = &actor.played;
                 actor.world.invariants(scenario, &exceptions(feature, rule.as_ref(), scenario)).await;
                 false
             }

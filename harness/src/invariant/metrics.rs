@@ -8,7 +8,7 @@ use std::{
 use super::{Grade::Rule as Always, Rule, Subject};
 use crate::{
     capture::{Capture, Mark},
-    telemetry::{DataPoint, Metric, MetricKind, PointValue, Span, SpanId, SpanKind, Temporality},
+    telemetry::{Attributes, DataPoint, Metric, MetricKind, PointValue, Span, SpanId, SpanKind, Temporality},
 };
 
 /// Histograms with a measurement a request that a server took (semantic conventions, stable and old).
@@ -74,7 +74,9 @@ type Key<'a> = (&'a str, &'a str, &'a str);
 /// How many requests every service has measured with each scope: of a cumulative metric the last export of each process
 /// counts, of a delta metric every point, once however often its export was sent. Processes add up.
 fn totals(capture: &Capture) -> HashMap<Key<'_>, u64> {
-    let mut latest: HashSet<(String, Key<'_>)> = HashSet::new();
+    // There are few processes and many exports of each, and every scenario asks: comparing is cheaper than writing down.
+    let mut processes: Vec<&Attributes> = Vec::new();
+    let mut latest: HashSet<(usize, Key<'_>)> = HashSet::new();
     let mut points: HashSet<String> = HashSet::new();
     let mut totals: HashMap<Key<'_>, u64> = HashMap::new();
     for metric in capture.metrics().iter().rev().filter(|metric| REQUESTS.contains(&metric.name.as_str())) {
@@ -88,13 +90,17 @@ fn totals(capture: &Capture) -> HashMap<Key<'_>, u64> {
             },
             _ => continue,
         };
-        let process = format!("{:?}", metric.resource.attributes);
-        if !delta && !latest.insert((process.clone(), key)) {
+        let resource = &metric.resource.attributes;
+        let process = processes.iter().position(|known| *known == resource).unwrap_or_else(|| {
+            processes.push(resource);
+            processes.len() - 1
+        });
+        if !delta && !latest.insert((process, key)) {
             continue;
         }
         let new = |point: &&DataPoint| {
             let (from, to) = (point.start_unix_nano, point.time_unix_nano);
-            points.insert(format!("{process} {key:?} {from} {to} {:?} {:?}", point.attributes, point.value)) || !delta
+            !delta || points.insert(format!("{process} {key:?} {from} {to} {:?} {:?}", point.attributes, point.value))
         };
         *totals.entry(key).or_default() += metric.points.iter().filter(new).map(measured).sum::<u64>();
     }
