@@ -28,6 +28,12 @@ Feature: Log lines lead to the span that they were written in
     When 16 clients send GET /files/?directory_path=b at the same time
     Then every log line of the request carries the trace ID and the ID of a span in it
 
+  Scenario: Requests at the same time keep their spans and lines apart
+    When a client sends GET /files/?directory_path=c
+    And 16 clients send GET /files/?directory_path=c at the same time
+    Then the requests at the same time do not mix
+    And the request is correlated
+
   Scenario: Nothing but structured lines is written
     When a client sends GET /healthcheck
     Then every log line is structured

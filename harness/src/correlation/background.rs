@@ -67,7 +67,7 @@ impl Shape {
 }
 
 /// Words that hold a digit become `#`: ids, counts, times, addresses.
-pub(super) fn without_numbers(text: &str) -> String {
+pub(crate) fn without_numbers(text: &str) -> String {
     let word =
         |word: &str| if word.bytes().any(|byte| byte.is_ascii_digit()) { "#".to_owned() } else { word.to_owned() };
     text.split_whitespace().map(word).collect::<Vec<_>>().join(" ")

@@ -83,6 +83,11 @@ impl Entry {
     }
 }
 
+/// Whether a `User-Agent` is one that the harness gives its requests.
+fn is_ours(user_agent: &str) -> bool {
+    user_agent.starts_with("tracegate")
+}
+
 struct Search<'a> {
     capture: &'a Capture,
     delivery: &'a Delivery,
@@ -193,14 +198,21 @@ impl<'a> Search<'a> {
             .map(|span| {
                 let below = trees.below(span.span_id);
                 let (request_id, user_agent) = self.signs(&below);
+                // No other request has the caller's span. Who hangs on it and was called by a client that is none of the
+                // harness's was told of it by the service, which handed on the context that it was given itself.
+                let handed_on = span.parent_span_id.is_some_and(|id| self.remote_parents.contains(&id));
+                let foreign = |said: &str| is_ours(&self.delivery.user_agent) && !is_ours(said);
+                let user_agent = user_agent.filter(|said| !handed_on || !foreign(said));
+                let user_agent = user_agent.map(|said| said == self.delivery.user_agent);
                 Entry { span, request_id, user_agent }
             })
             .collect()
     }
 
-    /// What the attributes of a tree say of the request, nearest to the entry first. CLIENT spans speak of requests of
+    /// What the attributes of a tree say of the request, whether the request id is its own and the User-Agent, nearest to the
+    /// entry first. CLIENT spans speak of requests of
     /// their own: `aws.request_id` there is that of S3.
-    fn signs(&self, tree: &[Arc<Span>]) -> (Option<bool>, Option<bool>) {
+    fn signs<'s>(&self, tree: &'s [Arc<Span>]) -> (Option<bool>, Option<&'s str>) {
         let said = |keys: &[&str]| {
             tree.iter()
                 .filter(|span| !matches!(span.kind, SpanKind::Client | SpanKind::Producer))
@@ -209,8 +221,7 @@ impl<'a> Search<'a> {
         let invocation = self.delivery.invocation.as_ref();
         let request_id = invocation.and_then(|own| said(&REQUEST_ID).map(|said| said == own.request_id));
         let known = !self.delivery.user_agent.is_empty();
-        let user_agent = said(&USER_AGENT).filter(|_| known).map(|said| said == self.delivery.user_agent);
-        (request_id, user_agent)
+        (request_id, said(&USER_AGENT).filter(|_| known))
     }
 
     /// Traces with a span that names the request id or the User-Agent, in order of arrival.

@@ -12,12 +12,14 @@
 //! | [`metric`] | metrics and what their points amount to |
 //! | [`secret`] | planted values that must be nowhere |
 //! | [`exporter`] | what a sound exporter does while its collector misbehaves |
+//! | [`mixing`] | requests at the same time, each with its own spans and lines |
 //! | [`mismatch`] | what differs, as a person reads it |
 
 pub mod exporter;
 pub mod log;
 pub mod metric;
 pub mod mismatch;
+pub mod mixing;
 pub mod secret;
 pub mod shape;
 pub mod span;

@@ -10,6 +10,7 @@ mod run;
 mod select;
 mod soak;
 mod steps;
+mod together;
 mod world;
 
 pub use registry::{Keyword, Need, StepDefinition, definitions, reference};

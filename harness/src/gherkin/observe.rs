@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     context::context,
     registry::StepResult,
+    together::overlaps,
     world::{Scene, Sent},
 };
 use crate::{
@@ -471,11 +472,6 @@ impl Scene {
     fn explained(&self, seen: &Seen<'_>, mismatch: &str, complete: &str) -> String {
         format!("{mismatch}\n{}", context(seen, &self.stage.spec, mismatch, complete))
     }
-}
-
-/// Whether two different requests of a scenario were under way at the same time.
-fn overlaps(one: &Delivery, other: &Delivery) -> bool {
-    one.mark != other.mark && one.sent.seq < other.answered.seq && other.sent.seq < one.answered.seq
 }
 
 /// How the service ended, if it has.

@@ -1,13 +1,19 @@
 //! Rules about ids, parents, and the tree of a request.
 
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
 use super::{
     Grade::{Advice, Rule as Always},
     Rule, Subject,
 };
 use crate::{
+    capture::sink::behaviour::Item,
     correlation::{Stranger, xray::XrayHeader},
     stimulus::{ContextForm, Delivery},
-    telemetry::{Span, SpanId, SpanKind},
+    telemetry::{LogOrigin, LogRecord, Span, SpanId, SpanKind},
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -62,11 +68,16 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "no-duplicate",
         grade: Always,
-        about: "no span is exported twice, and no two spans share an id",
+        about: "no span and no log record is exported twice, and no two spans share an id",
         limits: "An export that the sink has taken is acknowledged at once. One that is sent again nevertheless comes from an \
-                 exporter that does not wait for its answer, or from two exporters.",
+                 exporter that does not wait for its answer, or from two exporters. Log records are the same when all of them \
+                 is, the time included; where a clock tells only milliseconds apart, two alike may be two, unless \
+                 every record of the request came again.",
         source: "OpenTelemetry specification, Trace SDK, span processors: OnEnd is called once",
-        check: |subject| subject.evidence.trace.duplicates.iter().map(ToString::to_string).collect(),
+        check: |subject| {
+            let spans = subject.evidence.trace.duplicates.iter().map(ToString::to_string);
+            spans.chain(records_twice(&subject.evidence.logs)).collect()
+        },
     },
     Rule {
         name: "no-cycle",
@@ -146,6 +157,27 @@ fn remote_parent(subject: &Subject<'_>) -> Vec<String> {
     subject.evidence.entries.iter().filter_map(|entry| wrong(entry)).collect()
 }
 
+/// Log records that came in several export requests.
+fn records_twice(records: &[Arc<LogRecord>]) -> Vec<String> {
+    let mut exports: HashMap<Item, (&LogRecord, BTreeSet<u64>)> = HashMap::new();
+    for record in records.iter().filter(|record| record.origin == LogOrigin::Otlp) {
+        if let Some(item) = Item::of_log(record) {
+            exports.entry(item).or_insert_with(|| (record, BTreeSet::new())).1.insert(record.arrival.seq);
+        }
+    }
+    let again = |exports: &BTreeSet<u64>| exports.len() > 1;
+    let all = exports.len() > 1 && exports.values().all(|(_, exports)| again(exports));
+    let exact = |record: &LogRecord| record.time_unix_nano.is_some_and(|time| time % 1_000_000 != 0);
+    let twice = exports.values().filter(|(record, exports)| again(exports) && (all || exact(record)));
+    let mut told: Vec<String> = twice
+        .map(|(record, exports)| {
+            format!("log record {:?} of span {} came {} times", record.message, record.span_id, exports.len())
+        })
+        .collect();
+    told.sort_unstable();
+    told
+}
+
 const fn takes_calls(kind: SpanKind) -> bool {
     matches!(kind, SpanKind::Server | SpanKind::Consumer)
 }
@@ -220,6 +252,28 @@ mod tests {
     #[test]
     fn a_span_that_came_twice_is_found() {
         assert_eq!(judged(vec![entry(), entry()]), ["no-duplicate"]);
+    }
+
+    #[test]
+    fn a_log_record_that_came_in_two_exports_is_found_and_two_that_are_alike_in_one_are_not() {
+        let record = |message: &str, time, seq| {
+            Arc::new(LogRecord {
+                origin: LogOrigin::Otlp,
+                raw: message.into(),
+                message: message.into(),
+                time_unix_nano: Some(time),
+                arrival: crate::telemetry::Arrival { seq, unix_nano: 0 },
+                ..samples::record(Some(1), Some(1))
+            })
+        };
+        let (exact, coarse) = (1_700_000_000_000_000_001, 1_700_000_000_005_000_000);
+        let twice = |time| records_twice(&[record("a", time, 1), record("a", time, 2), record("b", time, 1)]).len();
+        assert_eq!(twice(exact), 1);
+        assert_eq!(twice(coarse), 0, "a clock of milliseconds does not tell two apart");
+        let all: Vec<_> = [("a", 1), ("b", 1), ("a", 2), ("b", 2)].map(|(m, seq)| record(m, coarse, seq)).into();
+        assert_eq!(records_twice(&all).len(), 2, "every one of them came again");
+        assert!(records_twice(&[record("a", exact, 1), record("a", exact, 1)]).is_empty());
+        assert!(records_twice(&[record("a", exact, 1), record("a", exact + 1, 2)]).is_empty());
     }
 
     #[test]

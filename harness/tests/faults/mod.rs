@@ -302,6 +302,11 @@ pub fn all(late: &str) -> Vec<Fault> {
             ..rewritten("process", LOGS, "Lines of concurrent requests do not bleed into each other", "another request")
         },
         Fault {
+            name: "spans of requests at the same time hang on the wrong one",
+            tamper: in_another_requests_trace(),
+            ..rewritten("process", LOGS, "Requests at the same time keep their spans and lines apart", "mixed")
+        },
+        Fault {
             name: "log lines name spans that do not exist",
             tamper: json_lines(|line| {
                 if line.contains_key("span_id") {
@@ -451,6 +456,22 @@ fn only_first_instance() -> Option<Arc<dyn Tamper>> {
                 first.get_or_insert_with(|| instance.clone()) == &instance
             })
             .collect()
+    })
+}
+
+/// The fifth inner span hangs where the fourth does: a context in a global variable, seen once.
+fn in_another_requests_trace() -> Option<Arc<dyn Tamper>> {
+    let seen = Mutex::new(Vec::new());
+    each_span(move |span| {
+        if span.kind == SpanKind::Internal {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.push((span.trace_id, span.parent_span_id));
+            if let [.., fourth, _] = seen[..]
+                && seen.len() == 5
+            {
+                (span.trace_id, span.parent_span_id) = fourth;
+            }
+        }
     })
 }
 

@@ -50,7 +50,7 @@ fn a_server_span_on_an_unknown_parent_is_an_entry_and_an_orphan_and_other_spans_
 
 #[test]
 fn in_a_shared_trace_the_user_agent_decides_and_the_others_are_strangers() {
-    let other = server(3, Some(99), &[("user_agent.original", "other".into())]);
+    let other = server(3, Some(99), &[("user_agent.original", "tracegate-mark-2".into())]);
     let own = server(1, Some(99), &[("user_agent.original", mark())]);
     let evidence = found(vec![other, own, span(2, Some(1), "a"), span(4, Some(3), "b")], &delivery());
     assert_eq!((evidence.found_by, evidence.trace.len()), (FoundBy::UserAgent, 2));
@@ -64,6 +64,16 @@ fn in_a_shared_trace_the_time_decides_when_nothing_else_does() {
     later.start_unix_nano = 2_000_000_000;
     let evidence = found(vec![own, later], &delivery());
     assert_eq!((evidence.found_by, evidence.entries[0].span_id), (FoundBy::Window, span_id(1)));
+}
+
+#[test]
+fn a_call_with_the_context_that_was_given_comes_in_beside_the_entry_and_is_the_requests_too() {
+    // The front has a span of its own, and hands on the header that it was given and not one that names its span.
+    let front = server(1, Some(99), &[("user_agent.original", mark())]);
+    let back = server(3, Some(99), &[("user_agent.original", "python-httpx".into())]);
+    let evidence = found(vec![span(4, Some(3), "query"), back, front], &delivery());
+    assert_eq!((evidence.entries.len(), evidence.trace.len()), (2, 3));
+    assert!(evidence.strangers.is_empty());
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::{
 
 use testcontainers::{GenericBuildableImage, GenericImage, Image, core::BuildImageOptions, runners::AsyncBuilder};
 
-use super::{LABEL, SiteError};
+use tokio::sync::OnceCell;
+
+use super::{LABEL, SiteError, context};
 use crate::config::{self, Config};
 
 /// Where the image of a deployment comes from.
@@ -19,7 +21,14 @@ pub(super) enum Source {
     /// One that the engine has or can pull.
     Named(String),
     /// One that is built from a Dockerfile and the folder around it.
-    Dockerfile { dockerfile: PathBuf, context: PathBuf },
+    Dockerfile {
+        dockerfile: PathBuf,
+        context: PathBuf,
+        /// Where this run writes.
+        output: PathBuf,
+        /// Built once a run.
+        built: OnceCell<GenericImage>,
+    },
 }
 
 impl Source {
@@ -33,7 +42,7 @@ impl Source {
             Some(context) => config.resolve(context),
             None => dockerfile.parent().unwrap_or(&config.root).to_owned(),
         };
-        Self::Dockerfile { dockerfile, context }
+        Self::Dockerfile { dockerfile, context, output: config.resolve(&config.output), built: OnceCell::new() }
     }
 
     /// The image, and the arguments behind its entry point.
@@ -54,8 +63,9 @@ impl Source {
                 let (name, tag) = split(reference);
                 Ok((GenericImage::new(name, tag), command))
             }
-            Self::Dockerfile { dockerfile, context } => {
-                Ok((of_dockerfile(deployment, dockerfile, context).await?, command))
+            Self::Dockerfile { dockerfile, context, output, built } => {
+                let image = built.get_or_try_init(|| of_dockerfile(deployment, dockerfile, context, output)).await?;
+                Ok((image.clone(), command))
             }
         }
     }
@@ -70,22 +80,33 @@ fn split(reference: &str) -> (&str, &str) {
     }
 }
 
-async fn of_dockerfile(deployment: &str, dockerfile: &Path, context: &Path) -> Result<GenericImage, SiteError> {
+async fn of_dockerfile(
+    deployment: &str,
+    dockerfile: &Path,
+    context: &Path,
+    output: &Path,
+) -> Result<GenericImage, SiteError> {
     for (key, path) in [("dockerfile", dockerfile), ("context", context)] {
         if !path.exists() {
             return Err(SiteError::new(format!("deployment `{deployment}`: there is no {} (`{key}`)", path.display())));
         }
     }
     let name = format!("tracegate/{}", repository(deployment));
+    let files = {
+        let (dockerfile, context, output) = (dockerfile.to_owned(), context.to_owned(), output.to_owned());
+        tokio::task::spawn_blocking(move || context::files(&dockerfile, &context, &output)).await
+    };
+    let files = files.map_err(io::Error::other).flatten().map_err(|error| {
+        SiteError::because(format!("deployment `{deployment}`: cannot read {} (`context`)", context.display()), error)
+    })?;
+    let mut image = GenericBuildableImage::new(name, "latest");
+    for (source, target) in files {
+        image = image.with_file(source, target);
+    }
     // The Dockerfile comes last, so that it is the one at the root even when the folder has another of this name.
-    GenericBuildableImage::new(name, "latest")
-        .with_file(context, ".")
-        .with_dockerfile(dockerfile)
-        .build_image()
-        .await
-        .map_err(|error| {
-            SiteError::because(format!("deployment `{deployment}`: {} does not build", dockerfile.display()), error)
-        })
+    image.with_dockerfile(dockerfile).build_image().await.map_err(|error| {
+        SiteError::because(format!("deployment `{deployment}`: {} does not build", dockerfile.display()), error)
+    })
 }
 
 /// A file of an image: where it is here, and its path there.

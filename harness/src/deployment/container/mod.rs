@@ -12,6 +12,7 @@
 //! `docker ps --all --filter label=dev.tracegate`, and likewise for networks and images.
 
 mod cell;
+mod context;
 mod engine;
 mod image;
 pub mod inside;

@@ -134,18 +134,37 @@ pub(super) const STEPS: &[StepDefinition] = &[
         about: "The trace of every request of the scenario is whole, there is at least one log record or structured line of it, \
                 and every one of them meets the five conditions: its ids are not zero; the span they name was received in \
                 that trace; that span is one of the request that the line speaks of; the trace is the caller's; on Lambda its \
-                request id is the invocation's. What the caller does not sample has no spans and still has lines.",
+                request id is the invocation's. What the caller does not sample has no spans and still has lines. Of requests that \
+                were sent at the same time and also alone, each has what one has alone.",
         example: "Then the request is correlated",
         need: Need::Alone,
         run: |world, _| {
             Box::pin(async {
-                world
-                    .scene()?
+                let scene = world.scene()?;
+                scene
                     .finally_each(|seen| {
                         let trace = if seen.evidence.sampled() { whole(seen) } else { no_spans(seen) };
                         both(trace, super::logs::every_record_is_correlated(seen))
                     })
-                    .await
+                    .await?;
+                scene.keeps_requests_apart()
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "the requests at the same time do not mix",
+        about: "Each request that was sent at the same time as others like it left the spans and lines that one leaves which \
+                is sent alone: none has too many while another has too few, as with a context in a global variable. The \
+                scenario sends one alone before or behind.",
+        example: "Then the requests at the same time do not mix",
+        need: Need::Alone,
+        run: |world, _| {
+            Box::pin(async {
+                let scene = world.scene()?;
+                scene.can_tell_requests_apart()?;
+                scene.finally_each(|_| Ok(())).await?;
+                scene.keeps_requests_apart()
             })
         },
     },

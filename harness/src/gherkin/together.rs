@@ -1,0 +1,109 @@
+//! Requests of a scenario that were under way at the same time, held against the same requests when they were alone.
+
+use std::collections::BTreeMap;
+
+use super::{
+    registry::StepResult,
+    world::{Scene, Sent},
+};
+use crate::{
+    expectation::mixing::{Left, kept_apart},
+    report::Problem,
+    stimulus::Delivery,
+};
+
+/// Whether two different requests of a scenario were under way at the same time.
+pub(super) fn overlaps(one: &Delivery, other: &Delivery) -> bool {
+    one.mark != other.mark && one.sent.seq < other.answered.seq && other.sent.seq < one.answered.seq
+}
+
+/// The same request with the same answer.
+type Alike<'a> = (&'a str, &'a str, u16);
+
+#[derive(Default)]
+struct Group<'a> {
+    alone: Vec<&'a Sent>,
+    together: Vec<&'a Sent>,
+}
+
+/// Requests by what they are alike in, those left out that there are none of at the same time.
+fn groups(sent: &[Sent]) -> BTreeMap<Alike<'_>, Group<'_>> {
+    let mut groups: BTreeMap<Alike<'_>, Group<'_>> = BTreeMap::new();
+    for one in sent.iter().filter(|one| one.delivery.caller.is_none_or(|caller| caller.sampled)) {
+        let Delivery { method, target, response, .. } = &one.delivery;
+        let group = groups.entry((method, target, response.status)).or_default();
+        match sent.iter().any(|other| overlaps(&one.delivery, &other.delivery)) {
+            true => group.together.push(one),
+            false => group.alone.push(one),
+        }
+    }
+    groups.retain(|_, group| group.together.len() > 1);
+    groups
+}
+
+impl Scene {
+    /// Whether requests of the scenario that were under way at the same time, and are proven complete, each left behind
+    /// what such a request leaves when it is alone. Those that none was alone of are not judged.
+    pub(super) fn keeps_requests_apart(&self) -> StepResult {
+        self.instance.store().look(|capture| {
+            let left = |sent: &[&Sent]| -> Vec<Left> {
+                sent.iter().map(|sent| Left::of(&self.evidence(capture, sent))).collect()
+            };
+            for ((method, target, status), Group { alone, together }) in groups(&self.sent) {
+                if alone.is_empty() {
+                    continue;
+                }
+                kept_apart(&left(&alone), &left(&together)).map_err(|wrong| {
+                    let proof = together[0].settled.as_ref().map_or("", |settled| settled.proof.as_str());
+                    let name = &self.stage.spec.name;
+                    Problem::failed(format!(
+                        "{wrong}\nof         {method} {target} -> {status}\non         {name} · {proof}"
+                    ))
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Refuses to judge whether requests at the same time mix where nothing says what one leaves behind when it is alone.
+    pub(super) fn can_tell_requests_apart(&mut self) -> StepResult {
+        let groups = groups(&self.sent);
+        if groups.is_empty() && self.sent.len() > 1 {
+            // A function with one environment, for one.
+            self.proofs.insert("requests ran one after the other, so none could mix".into());
+            return Ok(());
+        }
+        if groups.is_empty() {
+            return Err(Problem::errored("the scenario sends no two requests at the same time"));
+        }
+        match groups.iter().find(|(_, group)| group.alone.is_empty()) {
+            None => Ok(()),
+            Some(((method, target, status), _)) => Err(Problem::errored(format!(
+                "{method} {target}, answered {status}, was sent several times at the same time and never alone: send it alone \
+                 before, as in `When a client sends {method} {target}`, so that it is known what one leaves behind"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{correlation::samples, telemetry::Arrival};
+
+    fn sent(target: &str, mark: &str, from: u64, to: u64) -> Sent {
+        let at = |seq| Arrival { seq, unix_nano: seq };
+        let (target, mark) = (target.to_owned(), mark.to_owned());
+        Sent::new(Delivery { target, mark, sent: at(from), answered: at(to), ..samples::delivery() })
+    }
+
+    #[test]
+    fn requests_are_alone_or_together_by_their_times() {
+        let all = [sent("/", "a", 1, 2), sent("/", "b", 3, 6), sent("/", "c", 4, 5), sent("/other", "d", 4, 7)];
+        let groups = groups(&all);
+        assert_eq!(groups.len(), 1, "there is one of the other");
+        let group = groups.values().next().unwrap();
+        let marks = |sent: &[&Sent]| sent.iter().map(|sent| sent.delivery.mark.clone()).collect::<Vec<_>>();
+        assert_eq!((marks(&group.alone), marks(&group.together)), (vec!["a".to_owned()], vec!["b".into(), "c".into()]));
+    }
+}
