@@ -136,7 +136,7 @@ impl RunArguments {
             jobs: usize::from(self.jobs),
         };
         let mut files =
-            Files::new().with(Format::Junit, self.junit.as_deref()).with(Format::Json, self.json.as_deref());
+            Files::with_page().with(Format::Junit, self.junit.as_deref()).with(Format::Json, self.json.as_deref());
         let mut github;
         let reporter = if self.github {
             github = GitHub::of_environment(reporter);

@@ -29,9 +29,8 @@ impl SpanShape {
 }
 
 /// The root spans of other traces that began inside one of the request's `entries`, and which the service does not begin by
-/// itself as well. Not among them: one with a link to a trace of the request or to another trace of which spans came, which says
-/// whose it is (a queue may still be busy with an earlier request); and one from another
-/// process, unless it took a call or a message there. What arrived before `since` is not looked at.
+/// itself as well. Not among them: one with a link to another trace, which says whose it is (a queue may still be busy with an
+/// earlier request, of which nothing came where its caller did not sample it); and one from another process, unless it took a call or a message there. What arrived before `since` is not looked at.
 pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[TraceId]) -> Vec<Arc<Span>> {
     let during = |start| entries.iter().any(|entry| (entry.start_unix_nano..=entry.end_unix_nano).contains(&start));
     let began_inside = |span: &Span| {
@@ -45,7 +44,7 @@ pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[Tra
     };
     let linked = |span: &Span| {
         let mut named = span.links.iter().filter_map(|link| link.trace_id.parse::<TraceId>().ok());
-        named.any(|id| id != span.trace_id && (own.contains(&id) || capture.spans_of(id).next().is_some()))
+        named.any(|id| id != span.trace_id)
     };
     let roots = capture
         .spans()
@@ -149,23 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn a_root_span_with_a_link_to_the_request_says_whose_it_is() {
+    fn a_root_span_with_a_link_says_whose_it_is_this_requests_or_an_earlier_ones() {
         let link =
             |n| SpanLink { trace_id: trace_id(n).to_string(), span_id: "x".into(), attributes: Attributes::default() };
         assert_eq!(strangers(root(|span| span.links = vec![link(1)])), 0);
-        assert_eq!(strangers(root(|span| span.links = vec![link(5)])), 1, "of that trace nothing came");
+        assert_eq!(strangers(root(|span| span.links = vec![link(5)])), 0, "a queue is busy with an earlier request");
         assert_eq!(strangers(root(|span| span.links = vec![link(7)])), 1, "its own trace is nobody's");
-    }
-
-    #[test]
-    fn a_root_span_with_a_link_to_an_earlier_request_is_that_ones() {
-        let link =
-            SpanLink { trace_id: trace_id(8).to_string(), span_id: "x".into(), attributes: Attributes::default() };
-        let earlier =
-            Span { trace_id: trace_id(8), start_unix_nano: 1, end_unix_nano: 2, ..span(8, Some(98), "GET /") };
-        let alone = Options { alone: true, ..Options::default() };
-        let spans = vec![earlier, entry(), root(|span| span.links = vec![link])];
-        assert!(found(spans, Vec::new(), alone).strangers.is_empty());
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct Files {
 
 impl Files {
     /// `report.html` in the run's output folder, which is written when a scenario ran at all.
-    pub fn new() -> Self {
+    pub fn with_page() -> Self {
         Self { wanted: vec![(Format::Html, None)], trouble: None }
     }
 
@@ -109,7 +109,7 @@ mod tests {
             output: folder.path().join("out"),
             ..Summary::default()
         };
-        let mut files = Files::new().with(Format::Junit, Some(&blocked)).with(Format::Json, Some(&good));
+        let mut files = Files::with_page().with(Format::Junit, Some(&blocked)).with(Format::Json, Some(&good));
         files.tell(&Event::Judged(Box::new(outcome("p", "s", None))));
         assert!(!good.exists(), "before the end");
         files.tell(&Event::Finished(summary));
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_run_without_scenarios_has_no_page() {
         let folder = tempfile::tempdir().unwrap();
-        let mut files = Files::new();
+        let mut files = Files::with_page();
         files.tell(&Event::Finished(Summary { output: folder.path().to_owned(), ..Summary::default() }));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         files.finish().unwrap();

@@ -27,7 +27,7 @@ pub(super) enum Source {
         /// Where this run writes.
         output: PathBuf,
         /// Built once a run.
-        built: OnceCell<GenericImage>,
+        built: Box<OnceCell<GenericImage>>,
     },
 }
 
@@ -42,7 +42,7 @@ impl Source {
             Some(context) => config.resolve(context),
             None => dockerfile.parent().unwrap_or(&config.root).to_owned(),
         };
-        Self::Dockerfile { dockerfile, context, output: config.resolve(&config.output), built: OnceCell::new() }
+        Self::Dockerfile { dockerfile, context, output: config.resolve(&config.output), built: Box::default() }
     }
 
     /// The image, and the arguments behind its entry point.
@@ -96,7 +96,7 @@ async fn of_dockerfile(
         let (dockerfile, context, output) = (dockerfile.to_owned(), context.to_owned(), output.to_owned());
         tokio::task::spawn_blocking(move || context::files(&dockerfile, &context, &output)).await
     };
-    let files = files.map_err(io::Error::other).flatten().map_err(|error| {
+    let files = files.map_err(io::Error::other).and_then(|files| files).map_err(|error| {
         SiteError::because(format!("deployment `{deployment}`: cannot read {} (`context`)", context.display()), error)
     })?;
     let mut image = GenericBuildableImage::new(name, "latest");
