@@ -451,7 +451,8 @@ impl Service {
                 (_, 0) => "It exports other signals and no spans: is its traces exporter on, and does it sample?".to_owned(),
                 _ => format!(
                     "Is GET {target} left out of the instrumentation, as health checks often are (OTEL_PYTHON_EXCLUDED_URLS \
-                     and the like), or not sampled? Set `fence` to the path of an instrumented GET request, or, where there is \
+                     and the like), or not sampled, or does the service begin a trace of its own where it is told one \
+                     (`traceparent`), by which a fence is known? Set `fence` to the path of an instrumented GET request, or, where there is \
                      none, `quiet` to a silence that is enough; `patience` must be longer than the exporter's delay \
                      (OTEL_BSP_SCHEDULE_DELAY)"
                 ),

@@ -218,7 +218,9 @@ pub(super) fn every_record_is_correlated(seen: &Seen<'_>) -> Result<(), String> 
             } else {
                 ""
             };
-            Some(format!("line       {} {:?}: {}{guessed}", record.origin, record.message, reasons.join("; ")))
+            // An error that a Lambda runtime writes itself has no message.
+            let said = if record.message.is_empty() { &record.raw } else { &record.message };
+            Some(format!("line       {} {said:?}: {}{guessed}", record.origin, reasons.join("; ")))
         })
         .collect();
     let wrong: Vec<String> = wrong.into_iter().chain(left_behind(evidence)).collect();
