@@ -58,11 +58,14 @@ impl ContainerSandbox {
             async move {
                 let status = match docker_client_instance().await {
                     Ok(docker) => {
-                        let unread = follow(&docker, &id, &store, &took).await.err();
+                        let mut output = Output::new(&store, &took);
+                        let _ = output.follow(&docker, &id).await;
                         let status = wait(&docker, &id).await;
-                        match unread {
-                            None => status,
-                            Some(error) => format!("{status} (its output could not be read to the end: {error})"),
+                        let read = output.rest(&docker, &id).await;
+                        output.finish();
+                        match read {
+                            Ok(()) => status,
+                            Err(error) => format!("{status} (its output could not be read to the end: {error})"),
                         }
                     }
                     Err(error) => format!("unknown exit status: {error}"),
@@ -110,26 +113,65 @@ impl ContainerSandbox {
     }
 }
 
-/// Puts everything that a container writes into the store, until it has ended.
-async fn follow(docker: &Docker, id: &str, store: &Arc<Store>, took: &watch::Sender<u64>) -> Result<(), Error> {
-    let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).build();
-    let mut output = docker.logs(id, Some(options));
-    let mut stdout = Lines::new(store.clone(), LogOrigin::Stdout);
-    let mut stderr = Lines::new(store.clone(), LogOrigin::Stderr);
-    let ended = loop {
-        match output.next().await {
-            None => break Ok(()),
-            Some(Err(error)) => break Err(error),
-            Some(Ok(piece)) => {
-                let lines = if matches!(piece, LogOutput::StdErr { .. }) { &mut stderr } else { &mut stdout };
-                lines.feed(piece.as_ref());
-                took.send_modify(|bytes| *bytes += piece.as_ref().len() as u64);
+/// What a container writes, on its way into the store.
+struct Output<'a> {
+    stdout: Lines,
+    stderr: Lines,
+    /// Bytes of stdout and of stderr that were taken.
+    bytes: [u64; 2],
+    took: &'a watch::Sender<u64>,
+}
+
+impl<'a> Output<'a> {
+    fn new(store: &Arc<Store>, took: &'a watch::Sender<u64>) -> Self {
+        let lines = |origin| Lines::new(store.clone(), origin);
+        Self { stdout: lines(LogOrigin::Stdout), stderr: lines(LogOrigin::Stderr), bytes: [0, 0], took }
+    }
+
+    fn take(&mut self, stream: usize, piece: &[u8]) {
+        let lines = if stream == 0 { &mut self.stdout } else { &mut self.stderr };
+        lines.feed(piece);
+        self.bytes[stream] += piece.len() as u64;
+        self.took.send_modify(|bytes| *bytes += piece.len() as u64);
+    }
+
+    /// Takes everything, until the container has ended.
+    async fn follow(&mut self, docker: &Docker, id: &str) -> Result<(), Error> {
+        let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).build();
+        let mut output = docker.logs(id, Some(options));
+        while let Some(piece) = output.next().await {
+            let piece = piece?;
+            self.take(stream_of(&piece), piece.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Takes what is behind the bytes that were taken: an engine may tell a follower of the end before it has given it the
+    /// last line, when that has no line feed. The container has ended.
+    async fn rest(&mut self, docker: &Docker, id: &str) -> Result<(), Error> {
+        let options = LogsOptionsBuilder::new().follow(false).stdout(true).stderr(true).build();
+        let mut output = docker.logs(id, Some(options));
+        let mut seen = [0, 0];
+        while let Some(piece) = output.next().await {
+            let piece = piece?;
+            let (stream, bytes) = (stream_of(&piece), piece.as_ref());
+            let known = usize::try_from(self.bytes[stream].saturating_sub(seen[stream])).unwrap_or(usize::MAX);
+            seen[stream] += bytes.len() as u64;
+            if let Some(new) = bytes.get(known..).filter(|new| !new.is_empty()) {
+                self.take(stream, new);
             }
         }
-    };
-    stdout.finish();
-    stderr.finish();
-    ended
+        Ok(())
+    }
+
+    fn finish(mut self) {
+        self.stdout.finish();
+        self.stderr.finish();
+    }
+}
+
+fn stream_of(piece: &LogOutput) -> usize {
+    usize::from(matches!(piece, LogOutput::StdErr { .. }))
 }
 
 /// Waits for a container's end.
