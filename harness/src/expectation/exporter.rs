@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::mismatch::{TOLD, counted, none_of};
 use crate::{
     capture::{
         Capture, LogRow,
@@ -29,9 +30,6 @@ const HELD_UP: u32 = 2;
 
 /// Fewer calm answers say nothing about what is usual.
 pub const LEAST_CALM: usize = 3;
-
-/// How many wrong things of a kind are told.
-const TOLD: usize = 5;
 
 /// One answer of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,11 +82,7 @@ impl Telemetry {
         let spans = evidence.trace.spans().map(|span| format!("{} {:?}", span.kind, span.name));
         let logs = evidence.logs.iter().filter(|record| record.origin == LogOrigin::Otlp);
         let logs = logs.map(|record| format!("log record of {:?}", record.logger));
-        let mut counted = BTreeMap::new();
-        for item in spans.chain(logs) {
-            *counted.entry(item).or_insert(0) += 1;
-        }
-        Self(counted)
+        Self(counted(spans.chain(logs)))
     }
 
     /// Whether nothing was received.
@@ -135,13 +129,7 @@ pub fn nothing_is_lost(calm: &[(String, Telemetry)], under: &[(String, Telemetry
             }
         }
     }
-    if wrong.is_empty() {
-        return Ok(());
-    }
-    let more = wrong.len().saturating_sub(TOLD);
-    wrong.truncate(TOLD);
-    let more = if more > 0 { format!("\nlost       and so of {more} more") } else { String::new() };
-    Err(format!("{}{more}", wrong.join("\n")))
+    none_of(wrong, |more| format!("lost       and so of {more} more"))
 }
 
 /// Whether no span and no exported log record came more than once.
@@ -204,12 +192,7 @@ pub fn nothing_refused_came_again(capture: &Capture, incidents: &[Incident]) -> 
 }
 
 fn told(wrong: Vec<String>) -> Result<(), String> {
-    if wrong.is_empty() {
-        return Ok(());
-    }
-    let more = wrong.len().saturating_sub(TOLD);
-    let told = wrong[..wrong.len().min(TOLD)].join("\n");
-    Err(if more > 0 { format!("{told}\n           and {more} more") } else { told })
+    none_of(wrong, |more| format!("           and {more} more"))
 }
 
 fn apart(first: u64, second: u64) -> String {

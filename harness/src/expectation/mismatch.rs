@@ -1,6 +1,6 @@
 //! What differs, as a person reads it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use crate::telemetry::{Attributes, Value};
 
@@ -156,6 +156,29 @@ pub(super) fn nearest<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> Op
     };
     let best = names.map(|name| (likeness(name), name)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 >= 0.7).then(|| best.1.to_owned())
+}
+
+/// How many wrong things of a kind are told.
+pub(super) const TOLD: usize = 5;
+
+/// Whether nothing is wrong; the error is a line for each of the first [`TOLD`], and `and_more` of how many are left.
+pub(super) fn none_of(mut wrong: Vec<String>, and_more: impl Fn(usize) -> String) -> Result<(), String> {
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let more = wrong.len().saturating_sub(TOLD);
+    wrong.truncate(TOLD);
+    if more > 0 {
+        wrong.push(and_more(more));
+    }
+    Err(wrong.join("\n"))
+}
+
+/// How often each item is there.
+pub(super) fn counted(items: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
+    let mut counted = BTreeMap::new();
+    items.into_iter().for_each(|item| *counted.entry(item).or_insert(0) += 1);
+    counted
 }
 
 /// How far apart, for the order of candidates.

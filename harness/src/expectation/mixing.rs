@@ -7,13 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::mismatch::{counted, none_of};
 use crate::{
     correlation::{RequestEvidence, background::without_numbers},
     telemetry::{LogRecord, Span},
 };
-
-/// How many wrong things are told.
-const TOLD: usize = 5;
 
 /// What a request left behind, by kind and name, each with its number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,9 +33,7 @@ impl Left {
 
 impl FromIterator<String> for Left {
     fn from_iter<I: IntoIterator<Item = String>>(items: I) -> Self {
-        let mut counted = BTreeMap::new();
-        items.into_iter().for_each(|item| *counted.entry(item).or_insert(0) += 1);
-        Self(counted)
+        Self(counted(items))
     }
 }
 
@@ -63,13 +59,7 @@ pub fn kept_apart(alone: &[Left], together: &[Left]) -> Result<(), String> {
             ));
         }
     }
-    if wrong.is_empty() {
-        return Ok(());
-    }
-    let more = wrong.len().saturating_sub(TOLD);
-    wrong.truncate(TOLD);
-    let more = if more > 0 { format!("\nmixed      and {more} more") } else { String::new() };
-    Err(format!("{}{more}", wrong.join("\n")))
+    none_of(wrong, |more| format!("mixed      and {more} more"))
 }
 
 #[cfg(test)]

@@ -32,10 +32,8 @@ fn groups(sent: &[Sent]) -> BTreeMap<Alike<'_>, Group<'_>> {
     for one in sent.iter().filter(|one| one.delivery.caller.is_none_or(|caller| caller.sampled)) {
         let Delivery { method, target, response, .. } = &one.delivery;
         let group = groups.entry((method, target, response.status)).or_default();
-        match sent.iter().any(|other| overlaps(&one.delivery, &other.delivery)) {
-            true => group.together.push(one),
-            false => group.alone.push(one),
-        }
+        let together = sent.iter().any(|other| overlaps(&one.delivery, &other.delivery));
+        if together { &mut group.together } else { &mut group.alone }.push(one);
     }
     groups.retain(|_, group| group.together.len() > 1);
     groups

@@ -26,7 +26,7 @@ pub(super) enum Source {
         context: PathBuf,
         /// Where this run writes.
         output: PathBuf,
-        /// Built once a run.
+        /// Built once for all containers of a site.
         built: Box<OnceCell<GenericImage>>,
     },
 }
