@@ -1,15 +1,19 @@
-//! Spans that began while a request was under way and hang on nothing: work of the request that lost its context, or what
-//! the service does by itself.
+//! Spans that began while a request was under way and hang on nothing, or on an earlier request: work of the request that lost
+//! its context, or what the service does by itself.
 //!
-//! A thread pool, a callback or a queue that does not carry the context on makes a new trace of what it does. Time alone
-//! cannot tell that from a background thread, as with lines without ids. What tells is the same span, apart from its
-//! numbers, at a time when nothing was asked of the service.
+//! A thread pool, a callback or a queue that does not carry the context on makes a new trace of what it does, or goes on with the
+//! context that it was made with. Time alone cannot tell that from a background thread, as with lines without ids. What tells
+//! is the same span, apart from its numbers, at a time when nothing was asked of the service.
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::background::{GRACE, without_numbers};
+use super::{
+    Trace,
+    background::{GRACE, without_numbers},
+};
 use crate::{
-    capture::{Capture, Mark},
+    capture::{Capture, Mark, SpanRow},
+    stimulus::Delivery,
     telemetry::{Span, SpanKind, TraceId},
 };
 
@@ -19,12 +23,14 @@ pub struct SpanShape {
     kind: SpanKind,
     name: String,
     scope: String,
+    root: bool,
 }
 
 impl SpanShape {
     /// The shape of a span.
     pub fn of(span: &Span) -> Self {
-        Self { kind: span.kind, name: without_numbers(&span.name), scope: span.scope.name.clone() }
+        let (name, scope) = (without_numbers(&span.name), span.scope.name.clone());
+        Self { kind: span.kind, name, scope, root: span.parent_span_id.is_none() }
     }
 }
 
@@ -42,15 +48,11 @@ pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[Tra
             .iter()
             .any(|entry| (entry.start_unix_nano..=entry.end_unix_nano).contains(&span.start_unix_nano) && beside(entry))
     };
-    let linked = |span: &Span| {
-        let mut named = span.links.iter().filter_map(|link| link.trace_id.parse::<TraceId>().ok());
-        named.any(|id| id != span.trace_id)
-    };
     let roots = capture
         .spans()
         .since(since)
         .only(|row| row.is_root() && during(row.start_unix_nano()) && !own.iter().any(|&trace_id| row.is_in(trace_id)));
-    let mut found: Vec<Arc<Span>> = roots.filter(|span| began_inside(span) && !linked(span)).cloned().collect();
+    let mut found: Vec<Arc<Span>> = roots.filter(|span| began_inside(span) && !is_linked(span)).cloned().collect();
     if !found.is_empty() {
         let by_itself = by_itself(capture);
         found.retain(|span| !by_itself.contains(&SpanShape::of(span)));
@@ -58,17 +60,73 @@ pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[Tra
     found
 }
 
+/// Whether a link to another trace says whose a span is.
+pub(super) fn is_linked(span: &Span) -> bool {
+    let mut named = span.links.iter().filter_map(|link| link.trace_id.parse::<TraceId>().ok());
+    named.any(|id| id != span.trace_id)
+}
+
 const fn takes_calls(kind: SpanKind) -> bool {
     matches!(kind, SpanKind::Server | SpanKind::Consumer)
 }
 
-/// The shapes of root spans that began while nothing was asked of the service: no request was under way, the harness's own
+/// Spans that began inside one of the request's `entries`, in their process, below a span of an earlier request that was over
+/// when this one was sent: a thread that keeps the context it was made with. Each with the entry span of that request.
+///
+/// What an earlier request deferred is sound, and looks alike. So the earlier request must have had such a span while it was
+/// under way, more of them than this one has in its own `tree`, and none may begin while nothing is asked of the service.
+pub fn stale(
+    capture: &Capture,
+    delivery: &Delivery,
+    since: u64,
+    entries: &[Arc<Span>],
+    tree: &Trace,
+) -> Vec<(Arc<Span>, Arc<Span>)> {
+    let inside = |start| entries.iter().any(|entry| (entry.start_unix_nano..=entry.end_unix_nano).contains(&start));
+    let own = |row: &SpanRow| entries.iter().any(|entry| row.is_in(entry.trace_id));
+    let began = capture.spans().since(since).only(|row| !row.is_root() && inside(row.start_unix_nano()) && !own(row));
+    let here = |span: &Span| entries.iter().any(|entry| entry.resource.instance() == span.resource.instance());
+    let over = |span: &Span| span.end_unix_nano < delivery.sent.unix_nano;
+    let parent = |span: &Span| span.parent_span_id.and_then(|id| capture.span(span.trace_id, id));
+    let left_in = |span: &Arc<Span>| {
+        let entry = entry_above(capture, span);
+        let shape = SpanShape::of(span);
+        let alike = |other: &Span| SpanShape::of(other) == shape;
+        let under_way = |other: &Span| (entry.start_unix_nano..=entry.end_unix_nano).contains(&other.start_unix_nano);
+        let there = capture.spans_of(span.trace_id).filter(|other| under_way(other) && alike(other)).count();
+        let usual = there > tree.spans().filter(|other| alike(other)).count();
+        (usual && over(&entry)).then(|| (Arc::clone(span), entry))
+    };
+    let candidates = began.filter(|span| !takes_calls(span.kind) && span.links.is_empty() && here(span));
+    let mut found: Vec<_> =
+        candidates.filter(|span| parent(span).is_some_and(|parent| over(parent))).filter_map(left_in).collect();
+    if !found.is_empty() {
+        let by_itself = by_itself(capture);
+        found.retain(|(span, _)| !by_itself.contains(&SpanShape::of(span)));
+    }
+    found
+}
+
+/// The topmost span above one, itself where there is none.
+pub(super) fn entry_above(capture: &Capture, span: &Arc<Span>) -> Arc<Span> {
+    let mut seen = HashSet::from([span.span_id]);
+    let mut at = span;
+    while let Some(parent) = at.parent_span_id.and_then(|id| capture.span(at.trace_id, id)) {
+        if !seen.insert(parent.span_id) {
+            break;
+        }
+        at = parent;
+    }
+    Arc::clone(at)
+}
+
+/// The shapes of spans that began while nothing was asked of the service: no request was under way, the harness's own
 /// included, and none had been for [`GRACE`].
 pub fn by_itself(capture: &Capture) -> HashSet<SpanShape> {
     let idle = idle(capture);
     let began_idle = |start| idle.iter().any(|(from, to)| (*from..*to).contains(&start));
-    let roots = capture.spans().only(|row| row.is_root() && began_idle(row.start_unix_nano()));
-    roots.map(|span| SpanShape::of(span)).collect()
+    let began = capture.spans().only(|row| began_idle(row.start_unix_nano()));
+    began.map(|span| SpanShape::of(span)).collect()
 }
 
 /// The times in which nothing was asked of the service, in nanoseconds since the Unix epoch.
@@ -189,10 +247,72 @@ mod tests {
         let shapes = store.look(by_itself);
         assert!(shapes.contains(&SpanShape::of(&at(3, "poll 2"))), "numbers do not matter");
         assert!(!shapes.contains(&SpanShape::of(&at(3, "child"))), "what hangs on something is no root");
+        let child = Span { parent_span_id: Some(span_id(4)), ..at(3, "child") };
+        assert!(shapes.contains(&SpanShape::of(&child)));
         let store = crate::capture::Store::default();
         store.mark(Mark::Ready);
         store.mark(Mark::Sent { delivery: "d".into() });
         export(&store, vec![at(1, "poll 1")]);
         assert!(store.look(by_itself).is_empty(), "a request is under way");
+    }
+
+    /// What is stale in a request sent at 1000 whose entry lasts from 1010 to 1090, where `earlier` is the tree of a request
+    /// in trace 8 under the entry 80 (from 100 to 190), and `own` stands below the entry.
+    fn stale_in(earlier: Vec<Span>, own: Vec<Span>, options: Options<'_>) -> Vec<String> {
+        let at = |span: Span, start, end| Span { start_unix_nano: start, end_unix_nano: end, ..span };
+        let earlier_entry = at(with(span(80, Some(98), "GET /"), SpanKind::Server, &[]), 100, 190);
+        let mut spans = vec![at(entry(), 1_010, 1_090), Span { trace_id: trace_id(8), ..earlier_entry }];
+        spans.extend(earlier.into_iter().map(|span| Span { trace_id: trace_id(8), ..span }));
+        spans.extend(own);
+        let sent = Delivery {
+            sent: crate::telemetry::Arrival { seq: 1, unix_nano: 1_000 },
+            answered: crate::telemetry::Arrival { seq: 90, unix_nano: 1_100 },
+            ..delivery()
+        };
+        let evidence = store(spans, Vec::new()).look(|capture| request(capture, &sent, options));
+        let stale = evidence.strangers.iter().filter(|one| matches!(one, Stranger::Stale { .. }));
+        stale.map(ToString::to_string).collect()
+    }
+
+    fn price(id: u64, parent: u64, start: u64) -> Span {
+        Span { start_unix_nano: start, end_unix_nano: start + 5, ..span(id, Some(parent), "price") }
+    }
+
+    const ALONE: fn() -> Options<'static> =
+        || Options { since: Some(0), exclusive: true, alone: true, ..Options::default() };
+
+    #[test]
+    fn a_span_under_a_request_that_was_over_is_stale_when_that_request_had_its_like_and_this_one_has_not() {
+        let found = stale_in(vec![price(81, 80, 110), price(82, 80, 1_020)], Vec::new(), ALONE());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("\"price\" began during this request, under SERVER \"GET /\""), "{found:?}");
+    }
+
+    #[test]
+    fn what_an_earlier_request_deferred_is_its_own() {
+        assert!(stale_in(vec![price(82, 80, 1_020)], Vec::new(), ALONE()).is_empty(), "it had none while under way");
+        let own = || vec![price(2, 1, 1_020)];
+        assert!(
+            stale_in(vec![price(81, 80, 110), price(82, 80, 1_020)], own(), ALONE()).is_empty(),
+            "this one has its own"
+        );
+        let job = Span { end_unix_nano: 2_000, ..price(83, 80, 120) };
+        let step = |start| price(84 + start, 83, start);
+        assert!(stale_in(vec![job, step(130), step(1_020)], Vec::new(), ALONE()).is_empty(), "the job is not over");
+        let linked = Span {
+            links: vec![SpanLink {
+                trace_id: trace_id(1).to_string(),
+                span_id: "x".into(),
+                attributes: Attributes::default(),
+            }],
+            ..price(82, 80, 1_020)
+        };
+        assert!(stale_in(vec![price(81, 80, 110), linked], Vec::new(), ALONE()).is_empty(), "it says whose it is");
+    }
+
+    #[test]
+    fn where_another_request_is_under_way_nothing_is_called_stale() {
+        let shared = Options { since: Some(0), alone: true, ..Options::default() };
+        assert!(stale_in(vec![price(81, 80, 110), price(82, 80, 1_020)], Vec::new(), shared).is_empty());
     }
 }

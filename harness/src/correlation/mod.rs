@@ -6,6 +6,7 @@
 //! | [`trace`] | the spans of a request as a tree, its orphans and its duplicates |
 //! | [`background`] | whether a line without ids is of a request or of the service's own doing |
 //! | [`detached`] | which spans of other traces are the request's, cut off from it |
+//! | [`aftermath`] | what a request leaves behind once it was answered, without ids or a parent |
 //! | [`logs`] | whether one record is correlated: the five conditions |
 //! | [`copies`] | whether the line and the OTLP copy of a record name the same ids |
 //! | [`freeze`] | what of an invocation came only after its environment was frozen, and what never came |
@@ -13,6 +14,7 @@
 //! | [`segments`] | the segments that AWS itself would put into the trace |
 //! | [`xray`] | trace ids and contexts as X-Ray and W3C write them |
 
+pub mod aftermath;
 pub mod background;
 pub mod copies;
 pub mod detached;

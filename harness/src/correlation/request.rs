@@ -8,10 +8,10 @@ use std::{
 
 use regex::Regex;
 
-use super::{Trace, background, detached};
+use super::{Trace, aftermath, aftermath::Aftermath, background, detached};
 use crate::{
     capture::{
-        Capture,
+        Capture, Mark,
         stdout::{EXTENSION_LOGGER, PLATFORM_LOGGER},
     },
     stimulus::{Caller, ContextForm, Delivery},
@@ -74,6 +74,8 @@ struct Entry {
     /// `None` when nothing in its subtree says, else whether it says this request's.
     request_id: Option<bool>,
     user_agent: Option<bool>,
+    /// Whether it begins a trace of its own and links to the caller's span.
+    linked: bool,
 }
 
 impl Entry {
@@ -132,7 +134,9 @@ impl<'a> Search<'a> {
             .traces_that_speak_of_it()
             .into_iter()
             .flat_map(|trace_id| self.entries_of(trace_id))
-            .filter(|entry| !entry.contradicts() && (entry.request_id.is_some() || entry.user_agent.is_some()))
+            .filter(|entry| {
+                !entry.contradicts() && (entry.request_id.is_some() || entry.user_agent.is_some() || entry.linked)
+            })
             .collect();
         if let (Some(by), entries) = self.narrow(elsewhere)
             && !entries.is_empty()
@@ -161,7 +165,10 @@ impl<'a> Search<'a> {
             match (by(|entry| entry.request_id == Some(true)), by(|entry| entry.user_agent == Some(true))) {
                 (ids, _) if !ids.is_empty() => return (Some(FoundBy::RequestId), ids),
                 (_, agents) if !agents.is_empty() => (FoundBy::UserAgent, agents),
-                _ => (FoundBy::Window, entries),
+                _ => match by(|entry| entry.linked) {
+                    links if !links.is_empty() => return (Some(FoundBy::Link), links),
+                    _ => (FoundBy::Window, entries),
+                },
             };
         let during: Vec<Entry> = chosen.iter().filter(|entry| self.during(&entry.span)).cloned().collect();
         match (found_by, during.is_empty()) {
@@ -204,7 +211,8 @@ impl<'a> Search<'a> {
                 let foreign = |said: &str| is_ours(&self.delivery.user_agent) && !is_ours(said);
                 let user_agent = user_agent.filter(|said| !handed_on || !foreign(said));
                 let user_agent = user_agent.map(|said| said == self.delivery.user_agent);
-                Entry { span, request_id, user_agent }
+                let linked = self.links_to_the_caller(&span);
+                Entry { span, request_id, user_agent, linked }
             })
             .collect()
     }
@@ -224,7 +232,16 @@ impl<'a> Search<'a> {
         (request_id, said(&USER_AGENT).filter(|_| known))
     }
 
-    /// Traces with a span that names the request id or the User-Agent, in order of arrival.
+    /// Whether a span that takes a call begins a trace, as at an edge, and says with a link of which request.
+    fn links_to_the_caller(&self, span: &Span) -> bool {
+        let told = |trace: &str| self.told_traces.iter().any(|told| trace == told.to_string());
+        let parent = |span: &str| self.remote_parents.iter().any(|parent| span == parent.to_string());
+        span.kind == SpanKind::Server
+            && span.parent_span_id.is_none()
+            && span.links.iter().any(|link| told(&link.trace_id) && parent(&link.span_id))
+    }
+
+    /// Traces with a span that names the request id or the User-Agent, or that links to the caller's, in order of arrival.
     fn traces_that_speak_of_it(&self) -> Vec<TraceId> {
         let request_id = self.delivery.invocation.as_ref().map(|own| own.request_id.as_str());
         let user_agent = Some(self.delivery.user_agent.as_str()).filter(|agent| !agent.is_empty());
@@ -235,7 +252,8 @@ impl<'a> Search<'a> {
         let spans = self.capture.spans().since(self.since()).filter(|span| {
             !matches!(span.kind, SpanKind::Client | SpanKind::Producer)
                 && (speaks(&span.attributes, &REQUEST_ID, request_id)
-                    || speaks(&span.attributes, &USER_AGENT, user_agent))
+                    || speaks(&span.attributes, &USER_AGENT, user_agent)
+                    || self.links_to_the_caller(span))
         });
         spans.map(|span| span.trace_id).filter(|&trace_id| seen.insert(trace_id)).collect()
     }
@@ -314,7 +332,13 @@ impl<'a> Search<'a> {
                 strangers.push(Stranger::Detached { span });
             }
         }
+        let (set_off, untried) = self.set_off(&entries, &traces);
+        strangers.extend(set_off.spans.into_iter().map(|span| Stranger::SetOff { span }));
         let trace = Trace::new(own, &self.remote_parents);
+        if self.options.exclusive {
+            let stale = detached::stale(self.capture, self.delivery, self.since(), &entries, &trace);
+            strangers.extend(stale.into_iter().map(|(span, entry)| Stranger::Stale { span, entry }));
+        }
         let candidates = if entries.is_empty() { self.candidates() } else { Vec::new() };
         let mut evidence = RequestEvidence {
             found_by,
@@ -323,6 +347,8 @@ impl<'a> Search<'a> {
             logs: Vec::new(),
             text: Vec::new(),
             guessed: Vec::new(),
+            set_off: set_off.lines,
+            untried,
             left_behind: Vec::new(),
             strangers,
             candidates,
@@ -335,7 +361,86 @@ impl<'a> Search<'a> {
             outside: HashMap::new(),
         };
         self.records(&mut evidence, &traces, &shared);
+        for record in evidence.set_off.clone() {
+            evidence.guessed.push(record.clone());
+            evidence.trace.attach(record.clone());
+            evidence.logs.push(record);
+        }
         evidence
+    }
+
+    /// What is proven to have been set off by a request that was alone, and what would have to be: see [`aftermath`].
+    fn set_off(&self, entries: &[Arc<Span>], traces: &[TraceId]) -> (Aftermath, Aftermath) {
+        let found = match self.options.window_end {
+            Some(end) if self.options.exclusive && self.delivery.invocation.is_none() => {
+                self.aftermath(end, entries, traces)
+            }
+            _ => Aftermath::default(),
+        };
+        if found.is_empty() || self.delivery.method != "GET" {
+            return Default::default();
+        }
+        match found.clone().repeated(self.capture, &self.delivery.target) {
+            Some(repeated) => (repeated, Aftermath::default()),
+            None => (Aftermath::default(), found),
+        }
+    }
+
+    /// Lines without ids that came behind the request's window, and root spans that began behind its entry spans, until another
+    /// request was sent.
+    fn aftermath(&self, end: u64, entries: &[Arc<Span>], traces: &[TraceId]) -> Aftermath {
+        let answered = self.delivery.answered;
+        let next = self.capture.lifecycle().iter().find_map(|entry| match entry.mark {
+            Mark::Sent { .. } | Mark::StopRequested { .. } | Mark::Exited { .. } | Mark::Trial { .. } => {
+                Some(entry.arrival).filter(|arrival| arrival.seq > answered.seq)
+            }
+            _ => None,
+        });
+        let within = u64::try_from(aftermath::WITHIN.as_nanos()).unwrap_or(u64::MAX);
+        let until = answered.unix_nano.saturating_add(within).min(next.map_or(u64::MAX, |next| next.unix_nano));
+        let last = next.map_or(u64::MAX, |next| next.seq);
+        let mut lines: Vec<Arc<LogRecord>> = self
+            .capture
+            .logs()
+            .since(end)
+            .take_while(|record| record.arrival.seq < last && record.arrival.unix_nano <= until)
+            .filter(|record| {
+                record.origin != LogOrigin::Otlp
+                    && record.arrival.seq > end
+                    && record.format.is_structured()
+                    && (record.trace_id.valid().is_none() && record.span_id.valid().is_none())
+                    && record.request_id.is_none()
+                    && !self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw))
+                    && !self.mentions(record)
+                    && !self.is_of_the_harness(record)
+                    && !background::speaks_of(record, &self.delivery.method, &self.delivery.target)
+            })
+            .cloned()
+            .collect();
+        let ended = entries.iter().map(|entry| entry.end_unix_nano).max().unwrap_or(answered.unix_nano);
+        let behind = |start| (ended.saturating_add(1)..=until).contains(&start);
+        let here = |span: &Span| entries.iter().any(|entry| entry.resource.instance() == span.resource.instance());
+        let roots = self.capture.spans().since(self.since()).only(|row| {
+            row.is_root() && behind(row.start_unix_nano()) && !traces.iter().any(|&trace_id| row.is_in(trace_id))
+        });
+        let mut spans: Vec<Arc<Span>> = roots
+            .filter(|span| span.kind != SpanKind::Server && !detached::is_linked(span) && here(span))
+            .cloned()
+            .collect();
+        if !lines.is_empty() {
+            let background = background::background(self.capture);
+            lines.retain(|record| !background.contains(&background::Shape::of(record)));
+        }
+        if !spans.is_empty() {
+            let by_itself = detached::by_itself(self.capture);
+            spans.retain(|span| !by_itself.contains(&detached::SpanShape::of(span)));
+        }
+        Aftermath { lines, spans }
+    }
+
+    /// Whether a line quotes a request of the harness's own.
+    fn is_of_the_harness(&self, record: &LogRecord) -> bool {
+        self.options.own_targets.iter().any(|target| background::speaks_of(record, "GET", target))
     }
 
     /// Whether the attributes hold the mark, which is unique: a User-Agent may not be.
@@ -349,6 +454,7 @@ impl<'a> Search<'a> {
         let quoted_until = self.options.quoted_until.unwrap_or(end);
         let background = LazyCell::new(|| background::background(self.capture));
         let detached: HashSet<TraceId> = evidence.detached().map(|span| span.trace_id).collect();
+        let stale: HashSet<SpanId> = evidence.stale().map(|span| span.span_id).collect();
         let tree: HashSet<SpanId> = evidence.trace.nodes().iter().map(|node| node.span.span_id).collect();
         for record in self.capture.logs().since(self.since()) {
             // Of a record over OTLP that is its body: a logger that writes a line and exports it is ignored in both.
@@ -403,7 +509,7 @@ impl<'a> Search<'a> {
                     && nobody_else
                     && !(named.is_none()
                         && is_line
-                        && (self.options.own_targets.iter().any(|target| quotes("GET", target))
+                        && (self.is_of_the_harness(record)
                             || background::written_before(record, self.delivery.sent.unix_nano)
                             || background.contains(&background::Shape::of(record))))
             };
@@ -414,6 +520,7 @@ impl<'a> Search<'a> {
                 // With another trace id, or with none: the ids of one record do not agree.
                 || record.span_id.valid().is_some_and(|id| tree.contains(&id))
                 || named.is_some_and(|trace_id| detached.contains(&trace_id))
+                || received.is_some_and(|span| stale.contains(&span.span_id))
                 || self.mentions(record)
                 || quoted;
             if sure || by_time() {
@@ -421,7 +528,7 @@ impl<'a> Search<'a> {
                     evidence.guessed.push(record.clone());
                 }
                 if let (false, Some(span)) = (in_tree, received) {
-                    let entry = self.entry_above(span);
+                    let entry = detached::entry_above(self.capture, span);
                     evidence.outside.insert((span.trace_id, span.span_id), entry);
                 }
                 evidence.trace.attach(record.clone());
@@ -449,18 +556,6 @@ impl<'a> Search<'a> {
         let mark = self.delivery.mark.as_str();
         let holds = |value: &Value| value.as_str().is_some_and(|text| text.contains(mark));
         !mark.is_empty() && (record.raw.contains(mark) || record.fields.iter().any(|(_, value)| holds(value)))
-    }
-
-    fn entry_above(&self, span: &Arc<Span>) -> Arc<Span> {
-        let mut seen = HashSet::from([span.span_id]);
-        let mut at = span;
-        while let Some(parent) = at.parent_span_id.and_then(|id| self.capture.span(at.trace_id, id)) {
-            if !seen.insert(parent.span_id) {
-                break;
-            }
-            at = parent;
-        }
-        at.clone()
     }
 }
 

@@ -137,6 +137,8 @@ fn of_trace(capture: &Capture, delivery: &Delivery, ignore: &[Regex]) -> Request
         trace,
         text: Vec::new(),
         guessed: Vec::new(),
+        set_off: Vec::new(),
+        untried: crate::correlation::aftermath::Aftermath::default(),
         left_behind: Vec::new(),
         strangers: Vec::new(),
         candidates: Vec::new(),

@@ -8,8 +8,8 @@
 //! A fence that does not reach all those processes (a service behind the one that answers it) is followed by one that does:
 //! the delivery's own request once more, where that was a `GET`, which is safe by HTTP's own rules.
 //!
-//! A fence is known by its trace id, or by its `User-Agent` in an attribute where the service does not carry traces on:
-//! a service without propagators is wrong, but it is not incomplete.
+//! A fence is known by its trace id, by a link to it, or by its `User-Agent` in an attribute where the service does not carry
+//! traces on: a service without propagators is wrong, but it is not incomplete.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -27,8 +27,8 @@ use super::{
 use crate::{
     capture::{Capture, LogRow, Mark, Signal, Store},
     config,
-    stimulus::{Caller, Delivery, http},
-    telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanId, TraceId, Value},
+    stimulus::{Caller, Delivery, HttpRequest, HttpResponse, http},
+    telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanId, SpanKind, TraceId, Value},
 };
 
 /// A fence of which nothing has come back for this long is followed by another one: a sampler may have dropped it, or
@@ -97,7 +97,11 @@ impl<'a> Signature<'a> {
     }
 
     fn span(&self, span: &Span) -> bool {
-        self.has(Some(span.trace_id), &span.attributes)
+        // Who begins a new trace at the edge may say so with a link to the one that it was told. A consumer does that too, and
+        // later.
+        let linked = |trace_id: TraceId| span.links.iter().any(|link| link.trace_id == trace_id.to_string());
+        let edge = span.kind == SpanKind::Server && span.parent_span_id.is_none();
+        self.has(Some(span.trace_id), &span.attributes) || (edge && self.trace_id.is_some_and(linked))
     }
 
     fn record(&self, record: &LogRecord) -> bool {
@@ -338,19 +342,10 @@ impl Service {
                 _ => spec.fence_target(),
             };
             let requests = (0..round).map(|_| {
-                let (request, mark) = (probe(target), next_mark("tracegate-fence"));
-                let after = store.mark(Mark::FenceSent { fence: mark.clone() }).seq;
-                self.fences.own(&request.caller);
-                if target == spec.fence_target() {
-                    self.fences.note(&request.caller, &mark, after);
-                }
-                fences.push(Fence { trace_id: request.caller.trace_id, mark: mark.clone(), after, at: Instant::now() });
+                let (fence, request) = self.begin(spec, store, target);
+                fences.push(fence.clone());
                 let limit = spec.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
-                let over = Over { store, fence: mark.clone() };
-                async move {
-                    let _over = over;
-                    http::send(self.address, &request, &mark, limit).await
-                }
+                self.send_fence(store, fence, request, limit)
             });
             for result in join_all(requests.collect::<Vec<_>>()).await {
                 match result {
@@ -402,6 +397,34 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// Notes that a request of the harness's own is about to be sent.
+    fn begin(&self, spec: &config::Deployment, store: &Store, target: &str) -> (Fence, HttpRequest) {
+        let (request, mark) = (probe(target), next_mark("tracegate-fence"));
+        let after = store.mark(Mark::FenceSent { fence: mark.clone() }).seq;
+        self.fences.own(&request.caller);
+        if target == spec.fence_target() {
+            self.fences.note(&request.caller, &mark, after);
+        }
+        (Fence { trace_id: request.caller.trace_id, mark, after, at: Instant::now() }, request)
+    }
+
+    async fn send_fence(
+        &self,
+        store: &Store,
+        fence: Fence,
+        request: HttpRequest,
+        limit: Duration,
+    ) -> Result<HttpResponse, http::HttpError> {
+        let over = Over { store, fence: fence.mark };
+        http::send(self.address, &request, &over.fence, limit).await
+    }
+
+    /// Asks for a target once and waits for the answer, whatever it is.
+    pub(super) async fn ask(&self, spec: &config::Deployment, store: &Store, target: &str) {
+        let (fence, request) = self.begin(spec, store, target);
+        let _ = self.send_fence(store, fence, request, spec.request_timeout).await;
     }
 
     fn proof(&self, store: &Store, fences: &[Fence], deliveries: &[&Delivery]) -> Proof {

@@ -222,6 +222,14 @@ impl Deployment {
         }
     }
 
+    /// Asks a service for a target once, for the harness's own sake. What it answers does not matter, and a function is not
+    /// asked.
+    pub async fn ask(&self, target: &str) {
+        if let Running::Service(service) = &self.running {
+            service.ask(&self.spec, &self.store, target).await;
+        }
+    }
+
     /// Proves that every measurement that `deliveries` caused has arrived too.
     ///
     /// # Errors

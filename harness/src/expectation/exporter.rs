@@ -24,7 +24,7 @@ const TIMES: u32 = 10;
 /// waits for longer: for a retry, a timeout, an answer that does not come.
 const FLOOR: Duration = Duration::from_millis(500);
 
-/// Of the time in which the machine was short of processors this part is not counted: on one that always is, an answer may
+/// Of the time for which the machine held up what ran on it this part is not counted: on one that always does, an answer may
 /// take twice as long.
 const HELD_UP: u32 = 2;
 
@@ -40,13 +40,13 @@ pub struct Answer {
     pub status: u16,
     /// From sending to the end of the answer.
     pub took: Duration,
-    /// For how long of it this machine was short of processors.
+    /// For how long of it this machine held up what ran on it.
     pub held_up: Duration,
 }
 
 /// Whether the answers while the collector misbehaved are like the calm ones, of which there must be
-/// [`LEAST_CALM`]: the same statuses, and none slower than ten times their median and half a second. What the machine was
-/// short of processors for counts half, so that whoever waits for the collector is found on the busiest machine too.
+/// [`LEAST_CALM`]: the same statuses, and none slower than ten times their median and half a second. What the machine
+/// held up counts half, so that whoever waits for the collector is found on the busiest machine too.
 pub fn answers_as_before(calm: &[Answer], under: &[Answer]) -> Result<(), String> {
     let mut times: Vec<Duration> = calm.iter().map(|answer| answer.took).collect();
     times.sort_unstable();

@@ -214,6 +214,13 @@ impl Counterpart {
         }
     }
 
+    /// Asks for a target a few times, and nothing in between, so that it can be seen what that sets off.
+    pub async fn repeat(&self, target: &str) {
+        if let Self::Live(live) = self {
+            live.repeat(target).await;
+        }
+    }
+
     /// Shuts a function's idle environments down. Returns how many there were.
     pub async fn recycle(&self) -> Result<usize, Problem> {
         match self {

@@ -20,6 +20,7 @@ use crate::{
     config::Ready,
     correlation::{
         Options, RequestEvidence, after_the_freeze,
+        aftermath::was_repeated,
         background::{GRACE, Shape, background},
         detached::{SpanShape, by_itself},
         request,
@@ -28,6 +29,7 @@ use crate::{
     invariant::{self, Finding, Grade, Subject, Suspects},
     report::Problem,
     stimulus::{Delivery, Identity, canary},
+    telemetry::TraceId,
 };
 
 /// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
@@ -185,8 +187,12 @@ impl Scene {
 
     /// Judges what is proven complete. Before a refusal, whatever may speak for the service is given its time.
     async fn judge_at_last(&mut self, which: &[usize], judge: impl Fn(&Self, &Capture) -> StepResult) -> StepResult {
+        self.repeats(which).await;
         let now = |scene: &Self| scene.instance.store().look(|capture| judge(scene, capture));
         let mut judged = now(self);
+        if judged.is_ok() && self.found_named_traces(which).await {
+            judged = now(self);
+        }
         if judged.is_err() {
             if self.waits_on(which, |scene, capture| judge(scene, capture).is_ok()).await {
                 // What came late shows processes that the proof did not cover.
@@ -201,6 +207,50 @@ impl Scene {
             judged = now(self);
         }
         judged
+    }
+
+    /// Where something came behind the answer of a request that was alone and nothing says whose it is: repeats the request,
+    /// once for all, to see whether it comes again.
+    async fn repeats(&self, which: &[usize]) {
+        let store = self.instance.store();
+        let targets: BTreeSet<&str> = store.look(|capture| {
+            let mine = which.iter().map(|&at| &self.sent[at]).filter(|sent| sent.delivery.method == "GET");
+            let open = mine.filter(|sent| !was_repeated(capture, &sent.delivery.target));
+            let open = open.filter(|sent| !self.evidence(capture, sent).untried.is_empty());
+            open.map(|sent| sent.delivery.target.as_str()).collect()
+        });
+        if targets.is_empty() {
+            return;
+        }
+        for target in targets {
+            self.instance.repeat(target).await;
+        }
+        // Spans come when their exporter sends them.
+        let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
+        self.instance.come_to_rest(&deliveries, Instant::now() + self.stage.spec.patience).await;
+    }
+
+    /// A line that was written during a request that was alone and names a trace of which nothing has come may be of a process
+    /// that no proof speaks for, and that made a trace of its own of the request. Waits for what such lines name, until one such
+    /// wait was in vain: a trace that is not sampled never comes. Whether anything came.
+    async fn found_named_traces(&self, which: &[usize]) -> bool {
+        let store = self.instance.store();
+        let unknown = |capture: &Capture| -> HashSet<TraceId> {
+            let open = which.iter().map(|&at| &self.sent[at]);
+            let open = open.filter(|sent| sent.settled.as_ref().is_some_and(|settled| !settled.ended));
+            let named = open.flat_map(|sent| self.evidence(capture, sent).traces_named_beside().collect::<Vec<_>>());
+            named.filter(|&trace_id| capture.spans_of(trace_id).next().is_none()).collect()
+        };
+        let named = store.look(unknown);
+        if named.is_empty() || self.stage.waited_for_traces.get() {
+            return false;
+        }
+        let came =
+            |capture: &Capture| named.iter().filter(|&&trace_id| capture.spans_of(trace_id).next().is_some()).count();
+        let deadline = Instant::now() + self.stage.spec.patience;
+        let all = store.until(deadline, |capture| (came(capture) == named.len()).then_some(())).await.is_some();
+        self.stage.waited_for_traces.set(!all);
+        all || store.look(came) > 0
     }
 
     /// A fence proves what the processes sent that it went through, and the signals that its own request makes them send.
@@ -359,7 +409,10 @@ impl Scene {
             let evidence: Vec<_> = which.iter().map(|&at| self.evidence(capture, &self.sent[at])).collect();
             let lines =
                 evidence.iter().flat_map(|evidence| &evidence.guessed).map(|record| Shape::of(record)).collect();
-            (lines, evidence.iter().flat_map(|evidence| evidence.detached()).map(|span| SpanShape::of(span)).collect())
+            let spans = evidence
+                .iter()
+                .flat_map(|evidence| evidence.detached().chain(evidence.stale()).chain(evidence.set_off()));
+            (lines, spans.map(|span| SpanShape::of(span)).collect())
         });
         if (lines.is_empty() && spans.is_empty()) || !self.is_alone() {
             return false;

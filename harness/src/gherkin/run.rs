@@ -70,13 +70,16 @@ pub(super) struct Stage {
     pub unprovable: Cell<bool>,
     /// Whether telemetry beyond a fence was waited for once and did not come.
     pub waited_in_vain: Cell<bool>,
+    /// Whether traces that lines name were waited for once and did not all come.
+    pub waited_for_traces: Cell<bool>,
 }
 
 impl Stage {
     pub fn new(spec: config::Deployment, root: PathBuf) -> Self {
         // The configuration was refused if one of them did not compile.
         let ignore = spec.ignore_lines.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect();
-        Self { spec, root, ignore, unprovable: Cell::new(false), waited_in_vain: Cell::new(false) }
+        let no = || Cell::new(false);
+        Self { spec, root, ignore, unprovable: no(), waited_in_vain: no(), waited_for_traces: no() }
     }
 }
 

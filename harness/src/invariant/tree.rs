@@ -95,11 +95,18 @@ pub(super) const RULES: &[Rule] = &[
         grade: Always,
         about: "all spans of a request are in one trace",
         limits: "Spans with a link to the request say whose they are, and may be elsewhere. Root spans that only the time \
-                 attributes are judged where nothing else was asked of the service, and not when their like also begins by itself.",
+                 attributes, and spans under an earlier request that was over, are judged where nothing else was asked of the \
+                 service, and not when their like also begins by itself. Root spans behind the answer are the request's \
+                 where they begin again each time it is repeated, which is tried with a GET request only. What an earlier request deferred is its own: it counts \
+                 only where that one had such a span while it was under way, and this one has none.",
         source: "OpenTelemetry specification, overview: a trace is a transaction",
         check: |subject| {
-            let split =
-                |stranger: &&Stranger| matches!(stranger, Stranger::OtherTrace { .. } | Stranger::Detached { .. });
+            let split = |stranger: &&Stranger| match stranger {
+                Stranger::OtherTrace { .. } | Stranger::Detached { .. } | Stranger::SetOff { .. } => true,
+                // This request's own such span may still be on its way.
+                Stranger::Stale { .. } => subject.complete,
+                Stranger::SameTrace { .. } | Stranger::Record { .. } => false,
+            };
             subject.evidence.strangers.iter().filter(split).map(ToString::to_string).collect()
         },
     },

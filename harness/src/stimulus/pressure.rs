@@ -1,27 +1,35 @@
-//! How long this machine was short of processors while a request was under way.
+//! How long this machine held up what ran on it while a request was under way.
 //!
-//! Linux counts it: in `/proc/pressure/cpu`, `some … total=` is the time in microseconds during which some task was ready to run and
-//! had no processor ("PSI - Pressure Stall Information" in the kernel's documentation). An answer that took long on such a
+//! Linux counts it. In `/proc/pressure/cpu`, `…/io` and `…/memory`, `some … total=` is the time in microseconds during which some task
+//! was ready to run and had no processor, waited for a disk, or for memory ("PSI - Pressure Stall Information" in the kernel's
+//! documentation). `steal` in `/proc/stat` is the time that a hypervisor gave to others ("proc_stat(5)", in hundredths of a
+//! second, of all processors together), of which the guest's own figures know nothing. An answer that took long on such a
 //! machine says less about the service.
 
-use std::time::Duration;
+use std::{fs::read_to_string, time::Duration};
 
-/// The counter at one moment; without a value where there is none.
+/// What tasks wait for.
+const RESOURCES: [&str; 3] = ["cpu", "io", "memory"];
+
+/// `USER_HZ`, which is 100 on every architecture that Linux counts in user space for.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The counters at one moment, added up; nothing where nobody counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pressure(Option<Duration>);
+pub(crate) struct Pressure(Duration);
 
 impl Pressure {
     /// As it is now.
     pub(crate) fn now() -> Self {
-        Self(std::fs::read_to_string("/proc/pressure/cpu").ok().and_then(|text| total(&text)))
+        let stalled =
+            |resource| read_to_string(format!("/proc/pressure/{resource}")).ok().and_then(|text| total(&text));
+        let stolen = read_to_string("/proc/stat").ok().and_then(|text| stolen(&text));
+        Self(RESOURCES.into_iter().filter_map(stalled).chain(stolen).sum())
     }
 
-    /// How much it has grown since; nothing where nobody counts.
+    /// How much it has grown since.
     pub(crate) fn since(self) -> Duration {
-        match (self.0, Self::now().0) {
-            (Some(before), Some(now)) => now.saturating_sub(before),
-            _ => Duration::ZERO,
-        }
+        Self::now().0.saturating_sub(self.0)
     }
 }
 
@@ -29,6 +37,12 @@ fn total(text: &str) -> Option<Duration> {
     let some = text.lines().find(|line| line.starts_with("some "))?;
     let micros = some.split_whitespace().find_map(|word| word.strip_prefix("total="))?;
     micros.parse().ok().map(Duration::from_micros)
+}
+
+/// The eighth figure of the line for all processors; older kernels have fewer.
+fn stolen(text: &str) -> Option<Duration> {
+    let all = text.lines().find(|line| line.starts_with("cpu "))?;
+    all.split_whitespace().nth(8)?.parse().ok().map(|ticks: u32| TICK * ticks)
 }
 
 #[cfg(test)]
@@ -44,7 +58,12 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_counts_nothing_has_grown() {
-        assert_eq!(Pressure(None).since(), Duration::ZERO);
+    fn what_a_hypervisor_took_is_the_eighth_figure_and_in_hundredths_of_a_second() {
+        assert_eq!(
+            stolen("cpu  1 2 3 4 5 6 7 1240 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n"),
+            Some(Duration::from_millis(12_400))
+        );
+        assert_eq!(stolen("cpu  1 2 3 4\n"), None);
+        assert_eq!(stolen("intr 1 2 3 4 5 6 7 8 9\n"), None);
     }
 }

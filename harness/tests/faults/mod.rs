@@ -133,9 +133,17 @@ pub fn all(late: &str) -> Vec<Fault> {
             because: "was logged and never exported",
             apply: Box::new(|spec| {
                 spec.env.insert("OTEL_BSP_SCHEDULE_DELAY".into(), "60000".into());
-                // The wrapper stands for a supervisor that kills instead of asking.
-                spec.wrap =
-                    ["sh", "-c", r#""$@" & trap "kill -9 $!; exit 0" TERM; wait"#, "sh"].map(Into::into).to_vec();
+                // The wrapper stands for a supervisor that kills instead of asking. The service has a session of its own, so
+                // that a signal to the process group is not a race between the two.
+                let script = r#"
+                    setsid sh -c '
+                        supervisor=$0
+                        "$@" &
+                        while kill -0 "$supervisor" 2>&-; do sleep 0.05; done
+                        kill -9 $!' $$ "$@" &
+                    trap "exit 0" TERM
+                    wait"#;
+                spec.wrap = ["sh", "-c", script, "sh"].map(Into::into).to_vec();
             }),
             tamper: None,
         },
@@ -179,6 +187,44 @@ pub fn all(late: &str) -> Vec<Fault> {
                 }
             }),
             ..rewritten("process", FILES, "A file is written, read, listed and deleted", "in a trace of its own")
+        },
+        Fault {
+            name: "a thread keeps the context of the first request",
+            tamper: kept_context(),
+            ..rewritten("process", REFUSALS, "traces that are refused for now are sent again", "of an earlier one")
+        },
+        Fault {
+            name: "work behind the answer starts a trace of its own",
+            // The span must not come before it begins.
+            apply: Box::new(|spec| {
+                spec.env.insert("OTEL_BSP_SCHEDULE_DELAY".into(), "400".into());
+            }),
+            tamper: each_span(|span| {
+                if span.kind == SpanKind::Internal {
+                    (span.trace_id, span.parent_span_id) = (TraceId::random(), None);
+                    span.start_unix_nano += BEHIND;
+                    span.end_unix_nano += BEHIND;
+                }
+            }),
+            ..rewritten("process", "invariants/requests.feature", "A listing", "began behind the answer")
+        },
+        Fault {
+            name: "work behind the answer writes lines without ids",
+            deployment: "process",
+            feature: LOGS,
+            caught_by: EVERY_LINE,
+            because: "it came behind the answer",
+            apply: Box::new(|spec| {
+                // The line must be here before the verdict is.
+                spec.env.insert("OTEL_BSP_SCHEDULE_DELAY".into(), "400".into());
+                let script = r#"
+                    "$@" | while IFS= read -r line; do
+                        echo "$line"
+                        case $line in *"Request details"*"/files/"*) (sleep 0.05; echo '{"message": "mail sent"}') & esac
+                    done"#;
+                spec.wrap = ["sh", "-c", script, "sh"].map(Into::into).to_vec();
+            }),
+            tamper: None,
         },
         Fault {
             name: "a span is exported twice",
@@ -386,6 +432,21 @@ fn span_of_the_previous_line() -> Option<Arc<dyn Tamper>> {
         let before = std::mem::replace(&mut *last.lock().unwrap_or_else(PoisonError::into_inner), span);
         if before.is_string() {
             line.insert("span_id".into(), before);
+        }
+    })
+}
+
+/// How long behind its request that begins which a request set off, in nanoseconds: the service answers in less.
+const BEHIND: u64 = 100_000_000;
+
+/// Inner spans hang where the first one of their name does.
+fn kept_context() -> Option<Arc<dyn Tamper>> {
+    let first = Mutex::new(HashMap::new());
+    each_span(move |span| {
+        if span.kind == SpanKind::Internal {
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            let here = (span.trace_id, span.parent_span_id);
+            (span.trace_id, span.parent_span_id) = *first.entry(span.name.clone()).or_insert(here);
         }
     })
 }

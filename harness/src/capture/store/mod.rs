@@ -130,11 +130,11 @@ pub enum Mark {
         /// As in [`Mark::Sent`].
         delivery: String,
     },
-    /// While this machine was short of processors, so that the answer may have been late by that.
+    /// While this machine held up what ran on it, so that the answer may have been late by that.
     HeldUp {
         /// As in [`Mark::Sent`].
         delivery: String,
-        /// For how long some task had to wait for one, at most as long as the answer took.
+        /// For how long some task had to wait for a processor, a disk or memory, at most as long as the answer took.
         micros: u64,
     },
     /// A request of the harness's own is about to be sent, to prove that all telemetry before it has arrived.
@@ -146,6 +146,18 @@ pub enum Mark {
     FenceOver {
         /// As in [`Mark::FenceSent`].
         fence: String,
+    },
+    /// A time begins in which a request of the harness's own asks for a target once, or nothing is asked.
+    Trial {
+        /// The target.
+        target: String,
+        /// Whether it is asked for.
+        asks: bool,
+    },
+    /// That time is over.
+    TrialOver {
+        /// As in [`Mark::Trial`].
+        target: String,
     },
     /// The runtime took an event from `/next`.
     Dispatched {

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
-    correlation::{Node, Trace},
+    correlation::{
+        Node, Trace,
+        aftermath::{Aftermath, TRIALS},
+    },
     stimulus::Caller,
     telemetry::{LogRecord, Span, SpanId, SpanKind, TraceId},
 };
@@ -19,6 +22,8 @@ pub enum FoundBy {
     RequestId,
     /// By the User-Agent in its attributes.
     UserAgent,
+    /// By a link to the caller's span: the service begins a trace of its own, and says of whom.
+    Link,
     /// It started between sending and answering.
     Window,
     /// There are none, and rightly: the caller did not sample.
@@ -34,6 +39,7 @@ impl fmt::Display for FoundBy {
             Self::TraceId => "the caller's trace id",
             Self::RequestId => "the request id",
             Self::UserAgent => "the User-Agent",
+            Self::Link => "a link to the caller's span",
             Self::Window => "the time between sending and answering",
             Self::NotSampled => "nothing, since the caller did not sample",
             Self::Nothing => "nothing",
@@ -61,6 +67,19 @@ pub enum Stranger {
     Detached {
         /// The span.
         span: Arc<Span>,
+    },
+    /// A root span of another trace that began behind the answer, and again each time the request was repeated.
+    SetOff {
+        /// The span.
+        span: Arc<Span>,
+    },
+    /// A span that began while nothing but this request was under way, below a span of an earlier request that was over: a
+    /// context that was kept.
+    Stale {
+        /// The span.
+        span: Arc<Span>,
+        /// The entry span of the earlier request.
+        entry: Arc<Span>,
     },
     /// A line that came while nothing but this request ran, with the ids of another request.
     Record {
@@ -92,6 +111,23 @@ impl fmt::Display for Stranger {
                     span.kind, span.name, span.trace_id
                 )
             }
+            Self::SetOff { span } => {
+                write!(
+                    f,
+                    "{} {:?} began behind the answer, in a trace of its own, {}, without a parent or a link; the request was \
+                     repeated {TRIALS} times, and each time such a span began, and none in the times between",
+                    span.kind, span.name, span.trace_id
+                )
+            }
+            Self::Stale { span, entry } => {
+                write!(
+                    f,
+                    "{} {:?} began during this request, under {} {:?} of an earlier one, in the trace {}, which was over when this \
+                     one was sent; that one had such a span of its own, this one has not: the context of the earlier request \
+                     was kept",
+                    span.kind, span.name, entry.kind, entry.name, entry.trace_id
+                )
+            }
             Self::Record { record, trace_id } => {
                 write!(f, "{} line {:?} names the trace {trace_id}", record.origin, record.message)
             }
@@ -114,6 +150,10 @@ pub struct RequestEvidence {
     pub text: Vec<Arc<LogRecord>>,
     /// Those of `logs` that carry no ids and do not speak of the request either: only the time says that they are of it.
     pub guessed: Vec<Arc<LogRecord>>,
+    /// Those of `guessed` that came behind the answer, and again each time the request was repeated.
+    pub set_off: Vec<Arc<LogRecord>>,
+    /// What came behind the answer of a request that was not repeated yet: nothing says whose it is.
+    pub untried: Aftermath,
     /// Lines that came while nothing but this request was under way, each with a span of another request that had ended
     /// before this one was sent: ids that were left behind.
     pub left_behind: Vec<(Arc<LogRecord>, Arc<Span>)>,
@@ -148,6 +188,22 @@ impl RequestEvidence {
         })
     }
 
+    /// The spans among the strangers that began behind the answer.
+    pub fn set_off(&self) -> impl Iterator<Item = &Arc<Span>> {
+        self.strangers.iter().filter_map(|stranger| match stranger {
+            Stranger::SetOff { span } => Some(span),
+            _ => None,
+        })
+    }
+
+    /// The spans among the strangers that hang on an earlier request.
+    pub fn stale(&self) -> impl Iterator<Item = &Arc<Span>> {
+        self.strangers.iter().filter_map(|stranger| match stranger {
+            Stranger::Stale { span, .. } => Some(span),
+            _ => None,
+        })
+    }
+
     /// Whether something here speaks of telemetry that may still be on its way from another process: a parent or a span
     /// that was not received, or a call out of which nothing hangs yet.
     pub fn may_go_on(&self) -> bool {
@@ -156,6 +212,14 @@ impl RequestEvidence {
         !self.trace.orphans.is_empty()
             || self.trace.nodes().iter().any(calls_out)
             || (self.sampled() && self.not_received().next().is_some())
+    }
+
+    /// The traces that lines name which came while nothing but this request was under way.
+    pub fn traces_named_beside(&self) -> impl Iterator<Item = TraceId> {
+        self.strangers.iter().filter_map(|stranger| match stranger {
+            Stranger::Record { trace_id, .. } => Some(*trace_id),
+            _ => None,
+        })
     }
 
     /// The records that name a span that was not received.

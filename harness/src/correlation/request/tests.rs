@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     correlation::samples::*,
-    telemetry::{Arrival, IdClaim, LineFormat, Span},
+    telemetry::{Arrival, IdClaim, LineFormat, Span, SpanLink},
 };
 
 fn server(id: u64, parent: Option<u64>, attributes: &[(&str, Value)]) -> Span {
@@ -109,6 +109,22 @@ fn without_propagation_and_mark_the_only_entry_in_the_window_is_taken_and_of_two
     let foreign = in_trace(8, server(2, None, &[("user_agent.original", "other".into())]));
     let evidence = found(vec![foreign], &delivery());
     assert_eq!((evidence.found_by, evidence.candidates.len()), (FoundBy::Nothing, 0));
+}
+
+#[test]
+fn a_trace_that_begins_at_the_edge_with_a_link_to_the_callers_span_is_the_requests() {
+    let linked = |trace: u8, link: u64| {
+        let links = vec![SpanLink {
+            trace_id: trace_id(1).to_string(),
+            span_id: span_id(link).to_string(),
+            attributes: Attributes::default(),
+        }];
+        in_trace(trace, Span { links, ..server(u64::from(trace), None, &[]) })
+    };
+    let evidence = found(vec![linked(8, 98), linked(7, 99), in_trace(6, server(6, None, &[]))], &delivery());
+    assert_eq!((evidence.found_by, evidence.trace_id()), (FoundBy::Link, Some(trace_id(7))));
+    let job = Span { kind: SpanKind::Consumer, ..linked(7, 99) };
+    assert_eq!(found(vec![job, linked(8, 98)], &delivery()).found_by, FoundBy::Nothing, "a consumer comes later");
 }
 
 #[test]

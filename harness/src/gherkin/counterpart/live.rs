@@ -18,6 +18,7 @@ use crate::{
         Capture, Mark, Store,
         sink::behaviour::{Behaviour, Rule},
     },
+    correlation::aftermath::{TRIALS, WITHIN},
     deployment::{Exit, Memory, Proof, SiteError},
     evidence::{ActRecord, Settled, StepRecord, Undertaking},
     gherkin::run::Running,
@@ -216,6 +217,17 @@ impl Live {
             step.settled.extend(proven.iter().cloned());
         });
         Ok(proven)
+    }
+
+    pub(super) async fn repeat(&self, target: &str) {
+        for asks in std::iter::repeat_n([true, false], TRIALS).flatten() {
+            self.store().mark(Mark::Trial { target: target.to_owned(), asks });
+            if asks {
+                self.running.instance.ask(target).await;
+            }
+            self.until(Instant::now() + WITHIN, |_| None::<()>).await;
+            self.store().mark(Mark::TrialOver { target: target.to_owned() });
+        }
     }
 
     pub(super) async fn settle_metrics(
