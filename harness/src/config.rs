@@ -466,6 +466,13 @@ impl Deployment {
         if self.kind.is_lambda() && self.ready.is_some() {
             problems.push("`ready` is not for a function: it is ready when it asks for the first event".into());
         }
+        for (key, given) in
+            [("workers", self.workers != 1), ("fence", self.fence.is_some()), ("quiet", self.quiet.is_some())]
+        {
+            if self.kind.is_lambda() && given {
+                problems.push(format!("`{key}` is not for a function: the freeze proves that nothing more will come"));
+            }
+        }
         if !self.kind.is_lambda() && self.gateway != Gateway::default() {
             problems.push(format!("`gateway` is for functions; a {} speaks HTTP itself", self.kind));
         }
@@ -505,7 +512,8 @@ impl Deployment {
         }
         let of_extensions =
             self.extensions.iter().flat_map(|extension| extension.env.values().chain(&extension.command));
-        for text in self.env.values().chain(&self.args).chain(of_extensions) {
+        for text in self.env.values().chain(&self.command).chain(&self.args).chain(of_extensions) {
+            problems.extend(misspelt(text));
             if self.function.environments > 1 && text.contains("{extension.") {
                 problems.push(format!(
                     "{text:?} is one port, and `function.environments` are {}: their extensions cannot share it",
@@ -528,6 +536,24 @@ impl Deployment {
         }
         problems
     }
+}
+
+/// What `{…}` stands for by itself.
+const PLACEHOLDERS: [&str; 3] = ["port", "otlp", "otlp.authority"];
+
+/// A placeholder that stands for nothing and is nearly one that does. Others are the program's own affair.
+fn misspelt(text: &str) -> Option<String> {
+    let words = text.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(word, _)| word);
+    // Letters in another order or case, one too many or one too few: `{part}` is another word.
+    let slip = |word: &str, known: &str| {
+        let word = word.to_lowercase();
+        let distance = strsim::damerau_levenshtein(&word, known);
+        distance == 0 || (distance == 1 && (word.len() != known.len() || strsim::levenshtein(&word, known) == 2))
+    };
+    let like = |word: &str| PLACEHOLDERS.into_iter().find(|known| word != *known && slip(word, known));
+    let of_another = |word: &str| PLACEHOLDERS.contains(&word) || word.contains(['"', ' ', ':']);
+    let found = words.filter(|word| !of_another(word)).find_map(|word| Some((word, like(word)?)));
+    found.map(|(word, known)| format!("{text:?}: {{{word}}} stands for nothing, {{{known}}} would"))
 }
 
 #[cfg(test)]

@@ -121,6 +121,28 @@ fn a_gateway_takes_only_the_settings_of_its_kind() {
 }
 
 #[test]
+fn what_proves_completeness_of_a_service_is_refused_for_a_function() {
+    for setting in ["workers = 2", "fence = '/x'", "quiet = '1s'"] {
+        let error = parse(&format!("{FUNCTION}{setting}")).unwrap_err().to_string();
+        assert!(error.contains("is not for a function"), "{setting}: {error}");
+    }
+}
+
+#[test]
+fn a_misspelt_placeholder_is_named_and_braces_of_the_programs_own_are_not() {
+    let web = |argument: &str| {
+        let command = format!("command = ['./web', '{argument}']\nready = {{ http = '/' }}");
+        parse(&format!("[deployments.web]\nkind = 'process'\n{command}"))
+    };
+    let error = web("{prot}").unwrap_err().to_string();
+    assert!(error.contains("{prot} stands for nothing, {port} would"), "{error}");
+    assert!(web("{PORT}").is_err() && web("{otlp.autority}").is_err());
+    for argument in ["{port}", "{\"port\": {port}}", "{path}/{part}", "${HOME}", "{otlp}/x", "{otlp.authority}"] {
+        assert!(web(argument).is_ok(), "{argument}: {}", web(argument).unwrap_err());
+    }
+}
+
+#[test]
 fn a_duration_needs_its_unit() {
     let error = parse("[deployments.f]\nkind = 'lambda-process'\nbinary = 'f'\npatience = '10'").unwrap_err();
     assert!(error.to_string().contains("is not a duration"), "{error}");

@@ -36,9 +36,16 @@ fn otlp(trace: Option<u8>, span: Option<u64>) -> LogRecord {
     LogRecord { origin: LogOrigin::Otlp, format: LineFormat::Otlp, resource, ..record(trace, span) }
 }
 
+/// Of a request that was answered with the status that the SERVER span tells.
 fn mentioned(spans: Vec<Span>, records: Vec<LogRecord>) -> Vec<&'static str> {
-    assert_eq!(broken(&request(), spans.clone(), records.clone(), true), [""; 0]);
-    told(&request(), spans, records)
+    let code =
+        |span: &Span| ["http.response.status_code", "http.status_code"].map(|key| span.attributes.get(key)?.as_int());
+    let server = spans.iter().filter(|span| span.kind == SpanKind::Server);
+    let answered = server.flat_map(code).flatten().find_map(|code| u16::try_from(code).ok());
+    let mut request = request();
+    request.response.status = answered.unwrap_or(request.response.status);
+    assert_eq!(broken(&request, spans.clone(), records.clone(), true), [""; 0]);
+    told(&request, spans, records)
 }
 
 #[test]

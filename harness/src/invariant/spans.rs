@@ -45,8 +45,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "kinds-fit",
         grade: Advice,
-        about: "a SERVER span stands where a call comes in, not below another span of its own process; what takes a CLIENT \
-                span's call in another process is a SERVER span; every span has a kind",
+        about: "a SERVER span stands where a call comes in, not below another span of its own process; what takes the \
+                request, or a CLIENT span's call in another process, is no INTERNAL span; every span has a kind",
         limits: "Advice, because frameworks nest server spans, and a process may call itself. A function's invocation span \
                  (`faas.…`) may have the server's below it. Whether a parent is in another \
                  process is known from the span's flags or from resources that name their process, and is else not judged.",
@@ -72,6 +72,15 @@ pub(super) const RULES: &[Rule] = &[
                  went wrong: by `error.type`, an exception, or a status message.",
         source: "semantic conventions, HTTP spans, Status; OpenTelemetry specification, Trace API, Set Status",
         check: |subject| each(subject, server_status),
+    },
+    Rule {
+        name: "answered-status",
+        grade: Advice,
+        about: "the HTTP status on the entry span is the one that the client got",
+        limits: "Advice, because what stands around the instrumentation may answer otherwise. Not judged behind a gateway, which \
+                 makes an answer of its own.",
+        source: "semantic conventions, HTTP spans: http.response.status_code",
+        check: answered_status,
     },
     Rule {
         name: "client-status",
@@ -109,6 +118,17 @@ fn server_status(span: &Span) -> Option<String> {
     let marked = (400..500).contains(&code) && span.status.code == StatusCode::Error && !explained;
     (unmarked || marked)
         .then(|| format!("{} {:?} has HTTP status {code} and span status {}", span.kind, span.name, span.status.code))
+}
+
+fn answered_status(subject: &Subject<'_>) -> Vec<String> {
+    let [entry] = subject.evidence.entries.as_slice() else { return Vec::new() };
+    let got = i64::from(subject.delivery.response.status);
+    match answered(entry).filter(|_| entry.kind == SpanKind::Server && subject.delivery.invocation.is_none()) {
+        Some(said) if said != got => {
+            vec![format!("{} {:?} has HTTP status {said}, and the client got {got}", entry.kind, entry.name)]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// What is wrong with a CLIENT span whose HTTP status is in the hundred that begins at `from` (for 500: and above).
@@ -164,6 +184,13 @@ fn is_remote(child: &Span, parent: &Span) -> Option<bool> {
 fn kinds_fit(subject: &Subject<'_>) -> Vec<String> {
     let mut found =
         each(subject, |span| (span.kind == SpanKind::Unspecified).then(|| format!("{:?} has no kind", span.name)));
+    let told = subject.delivery.remote_parents();
+    let on_the_caller = |span: &&std::sync::Arc<Span>| span.parent_span_id.is_some_and(|id| told.contains(&id));
+    // Beside a span that takes the request others may speak of what was before it.
+    let entries = &subject.evidence.entries;
+    let alone = entries.iter().all(|span| span.kind == SpanKind::Internal);
+    let inner = entries.iter().filter(|_| alone);
+    found.extend(inner.filter(on_the_caller).map(|span| format!("INTERNAL {:?} takes the request", span.name)));
     found.extend(pairs(subject).filter_map(|(child, parent)| {
         let below =
             |how: &str| Some(format!("{} {:?} {how} {} {:?}", child.kind, child.name, parent.kind, parent.name));
@@ -216,6 +243,26 @@ mod tests {
         for (code, status) in [(503, StatusCode::Error), (404, StatusCode::Unset), (200, StatusCode::Ok)] {
             assert!(of_request(http(code, status)).is_empty(), "{code}");
         }
+    }
+
+    #[test]
+    fn a_status_that_the_client_did_not_get_is_mentioned_and_behind_a_gateway_it_is_not() {
+        let told_of = |code, delivery: &Delivery| {
+            let mut span = entry();
+            http(code, StatusCode::Unset)(&mut span);
+            told(delivery, vec![span], Vec::new())
+        };
+        assert_eq!(told_of(404, &samples::delivery()), ["answered-status"]);
+        assert!(told_of(200, &samples::delivery()).is_empty());
+        let invoked = Delivery { invocation: Some(samples::invocation("r")), ..samples::delivery() };
+        assert!(!told_of(404, &invoked).contains(&"answered-status"));
+    }
+
+    #[test]
+    fn what_takes_the_request_and_is_an_internal_span_is_mentioned() {
+        let kind = |kind| told(&samples::delivery(), vec![Span { kind, ..entry() }], Vec::new());
+        assert_eq!(kind(SpanKind::Internal), ["kinds-fit"]);
+        assert!(kind(SpanKind::Server).is_empty() && kind(SpanKind::Consumer).is_empty());
     }
 
     #[test]

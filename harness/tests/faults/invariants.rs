@@ -110,6 +110,22 @@ pub fn all(garble: &str) -> Vec<Fault> {
             }),
             ..caught("a failure leaves the server's span unset", "server-status", LISTING)
         },
+        Fault {
+            tamper: each_span(|span| {
+                if span.kind == SpanKind::Server {
+                    span.attributes = with(&span.attributes, "http.response.status_code", Value::Int(201));
+                }
+            }),
+            ..caught("the server's span tells a status that nobody got", "answered-status", LISTING)
+        },
+        Fault {
+            tamper: each_span(|span| {
+                if span.kind == SpanKind::Server {
+                    span.kind = SpanKind::Internal;
+                }
+            }),
+            ..caught("what takes the request is called inner work", "kinds-fit", LISTING)
+        },
         called(503, "a refused call leaves its span unset", "client-status"),
         called(404, "a call to what does not exist leaves its span unset", "client-error-status"),
         Fault {
