@@ -4,7 +4,7 @@ use super::{
     Grade::{Advice, Rule as Always},
     Rule, Subject,
 };
-use crate::telemetry::{Resource, Span, SpanKind, StatusCode};
+use crate::telemetry::{LogOrigin, Resource, Span, SpanKind, StatusCode};
 
 /// Attributes that hold the status of an HTTP answer (semantic conventions, stable and old).
 const STATUS: [&str; 2] = ["http.response.status_code", "http.status_code"];
@@ -31,6 +31,15 @@ pub(super) const RULES: &[Rule] = &[
                 })
             })
         },
+    },
+    Rule {
+        name: "near-the-request",
+        grade: Always,
+        about: "the times of spans, their events and exported log records are within an hour of the request",
+        limits: "No clock is off by that much: it is a time in another unit (milliseconds instead of nanoseconds), or local time. \
+                 Log records without a time are not judged, nor are lines of output, which may be in local time.",
+        source: "opentelemetry-proto: start_time_unix_nano, end_time_unix_nano, time_unix_nano",
+        check: near_the_request,
     },
     Rule {
         name: "child-in-parent",
@@ -118,6 +127,40 @@ fn server_status(span: &Span) -> Option<String> {
     let marked = (400..500).contains(&code) && span.status.code == StatusCode::Error && !explained;
     (unmarked || marked)
         .then(|| format!("{} {:?} has HTTP status {code} and span status {}", span.kind, span.name, span.status.code))
+}
+
+/// No clock is off by so much, and every time zone is but those of summer.
+const NEAR: u64 = 3_600_000_000_000;
+
+fn near_the_request(subject: &Subject<'_>) -> Vec<String> {
+    let (sent, answered) = (subject.delivery.sent.unix_nano, subject.delivery.answered.unix_nano);
+    let off = |time: u64| time.saturating_add(NEAR) <= sent || time >= answered.saturating_add(NEAR);
+    let said = |time: u64| {
+        let sent = i128::from(sent);
+        let (apart, how) = if i128::from(time) < sent {
+            (sent - i128::from(time), "before")
+        } else {
+            (i128::from(time) - sent, "after")
+        };
+        format!("{time} ns since 1970, {} hours {how} the request", apart / i128::from(NEAR))
+    };
+    let mut found = each(subject, |span| {
+        let (kind, name) = (span.kind, &span.name);
+        let of_event = span.events.iter().find(|event| event.time_unix_nano != 0 && off(event.time_unix_nano));
+        if off(span.start_unix_nano) {
+            Some(format!("{kind} {name:?} starts {}", said(span.start_unix_nano)))
+        } else if off(span.end_unix_nano) {
+            Some(format!("{kind} {name:?} ends {}", said(span.end_unix_nano)))
+        } else {
+            let event = of_event?;
+            Some(format!("the event {:?} of {kind} {name:?} is of {}", event.name, said(event.time_unix_nano)))
+        }
+    });
+    let records = subject.evidence.logs.iter().filter(|record| record.origin == LogOrigin::Otlp);
+    let times =
+        records.filter_map(|record| Some((record, record.time_unix_nano.filter(|&time| time != 0 && off(time))?)));
+    found.extend(times.map(|(record, time)| format!("log record {:?} is of {}", record.message, said(time))));
+    found
 }
 
 fn answered_status(subject: &Subject<'_>) -> Vec<String> {
@@ -234,6 +277,41 @@ mod tests {
     fn a_span_that_ends_before_it_starts_is_found() {
         assert_eq!(of_request(|span| span.end_unix_nano = span.start_unix_nano - 1), ["end-after-start"]);
         assert!(of_request(|span| span.end_unix_nano = span.start_unix_nano).is_empty());
+    }
+
+    #[test]
+    fn times_in_another_unit_and_in_a_time_zone_are_found_and_a_clock_that_is_off_is_not() {
+        let now = 1_700_000_000_000_000_000;
+        let at = |seq, unix_nano| crate::telemetry::Arrival { seq, unix_nano };
+        let delivery = Delivery { sent: at(0, now), answered: at(9, now + MILLI), ..samples::delivery() };
+        let hour = 3_600_000 * MILLI;
+        let of_span = |start_unix_nano| {
+            let span = Span { start_unix_nano, end_unix_nano: start_unix_nano + 1, ..entry() };
+            broken(&delivery, vec![span], Vec::new(), true)
+        };
+        assert_eq!(of_span(now / MILLI), ["near-the-request"]);
+        assert_eq!(of_span(now - hour), ["near-the-request"]);
+        assert_eq!(of_span(now + 2 * hour), ["near-the-request"]);
+        assert!(of_span(now - hour / 2).is_empty());
+        let sound = || Span { start_unix_nano: now, end_unix_nano: now + 1, ..entry() };
+        let with_event = |time_unix_nano| {
+            let event = SpanEvent { name: "exception".into(), time_unix_nano, attributes: <_>::default() };
+            broken(&delivery, vec![Span { events: vec![event], ..sound() }], Vec::new(), true)
+        };
+        assert_eq!(with_event(now / MILLI), ["near-the-request"]);
+        assert!(with_event(now).is_empty() && with_event(0).is_empty());
+        let of_record = |time| {
+            let (origin, resource) = (LogOrigin::Otlp, Some(entry().resource));
+            let record = crate::telemetry::LogRecord {
+                time_unix_nano: Some(time),
+                origin,
+                resource,
+                ..samples::record(Some(1), Some(1))
+            };
+            broken(&delivery, vec![sound()], vec![record], true)
+        };
+        assert_eq!(of_record(now / MILLI), ["near-the-request"]);
+        assert!(of_record(now).is_empty() && of_record(0).is_empty());
     }
 
     #[test]

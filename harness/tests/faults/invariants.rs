@@ -111,6 +111,10 @@ pub fn all(garble: &str) -> Vec<Fault> {
             ..caught("a failure leaves the server's span unset", "server-status", LISTING)
         },
         Fault {
+            tamper: each_record(|record| record.time_unix_nano = record.time_unix_nano.map(|time| time / 1_000_000)),
+            ..caught("log records have their times in milliseconds", "near-the-request", LISTING)
+        },
+        Fault {
             tamper: each_span(|span| {
                 if span.kind == SpanKind::Server {
                     span.attributes = with(&span.attributes, "http.response.status_code", Value::Int(201));

@@ -109,6 +109,7 @@ fn request(json: &Json, (sent, answered): (u64, u64)) -> Request {
         header("traceparent").and_then(from_w3c).or_else(|| header("x-amzn-trace-id").and_then(from_xray))
     };
     let user_agent = header("user-agent").unwrap_or_default().to_owned();
+    let status = json["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(200);
     let delivery = Delivery {
         mark: if lambda { text("request_id").unwrap_or_default() } else { user_agent.clone() },
         method: text("method").or_else(|| json["event"]["httpMethod"].as_str().map(str::to_owned)).unwrap_or_default(),
@@ -118,7 +119,7 @@ fn request(json: &Json, (sent, answered): (u64, u64)) -> Request {
         form: if caller.is_some() { ContextForm::Both } else { ContextForm::Absent },
         sent: Arrival { seq: sent, unix_nano: time(if lambda { "t_offered_ns" } else { "t_sent_ns" }) },
         answered: Arrival { seq: answered, unix_nano: time("t_answered_ns") },
-        response: HttpResponse { status: 200, headers: Vec::new(), body: Bytes::new() },
+        response: HttpResponse { status, headers: Vec::new(), body: Bytes::new() },
         invocation: text("request_id").map(|request_id| Invocation {
             request_id,
             environment: "environment".into(),
