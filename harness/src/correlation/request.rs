@@ -8,7 +8,7 @@ use std::{
 
 use regex::Regex;
 
-use super::{Trace, aftermath, aftermath::Aftermath, background, detached};
+use super::{Trace, aftermath, aftermath::Aftermath, background, background::Shape, detached};
 use crate::{
     capture::{
         Capture, Mark,
@@ -429,7 +429,7 @@ impl<'a> Search<'a> {
             .collect();
         if !lines.is_empty() {
             let background = background::background(self.capture);
-            lines.retain(|record| !background.contains(&background::Shape::of(record)));
+            lines.retain(|record| !background.contains(&Shape::of(record)));
         }
         if !spans.is_empty() {
             let by_itself = detached::by_itself(self.capture);
@@ -511,7 +511,7 @@ impl<'a> Search<'a> {
                         && is_line
                         && (self.is_of_the_harness(record)
                             || background::written_before(record, self.delivery.sent.unix_nano)
-                            || background.contains(&background::Shape::of(record))))
+                            || background.contains(&Shape::of(record))))
             };
             let sure = in_tree
                 || unsampled
@@ -533,20 +533,45 @@ impl<'a> Search<'a> {
                 }
                 evidence.trace.attach(record.clone());
                 evidence.logs.push(record.clone());
-            } else if let (Some(trace_id), true) = (named, arrived && self.options.exclusive)
-                && record.origin != LogOrigin::Otlp
-            {
+            } else if let (Some(trace_id), true) = (named, when && self.options.exclusive) {
                 if let Some(span) = received.filter(|span| self.is_over(span, record)) {
                     evidence.left_behind.push((record.clone(), span.clone()));
                 }
-                evidence.strangers.push(Stranger::Record { record: record.clone(), trace_id });
+                if is_line {
+                    evidence.strangers.push(Stranger::Record { record: record.clone(), trace_id });
+                }
             }
         }
+        if !evidence.left_behind.is_empty() {
+            let on_it = |record: &&Arc<LogRecord>| {
+                let named = record.trace_id.valid().zip(record.span_id.valid());
+                named.is_some_and(|(trace, span)| evidence.trace.position(trace, span).is_some())
+            };
+            let own: HashSet<Shape> = evidence.logs.iter().filter(on_it).map(|record| Shape::of(record)).collect();
+            let left = std::mem::take(&mut evidence.left_behind);
+            evidence.left_behind =
+                left.into_iter().filter(|(record, span)| self.was_left(record, span, &own)).collect();
+        }
+    }
+
+    /// What an earlier request deferred writes with that one's ids, and rightly. Ids were left behind where such a record came
+    /// while the earlier one was under way, whatever ids it had, and this one has none of its own.
+    fn was_left(&self, record: &LogRecord, span: &Arc<Span>, own: &HashSet<Shape>) -> bool {
+        let shape = Shape::of(record);
+        let entry = detached::entry_above(self.capture, span);
+        let until = entry.end_unix_nano.saturating_add(LATE_LINE).min(self.delivery.sent.unix_nano);
+        let then = |other: &LogRecord| {
+            let came =
+                other.time_unix_nano.filter(|_| other.origin == LogOrigin::Otlp).unwrap_or(other.arrival.unix_nano);
+            (entry.start_unix_nano..=until).contains(&came)
+        };
+        !own.contains(&shape) && self.capture.logs().iter().any(|other| then(other) && Shape::of(other) == shape)
     }
 
     /// Whether a span had ended before the request was sent, and the record was written later than that.
     fn is_over(&self, span: &Span, record: &LogRecord) -> bool {
-        let late = record.arrival.unix_nano > span.end_unix_nano.saturating_add(LATE_LINE);
+        let late =
+            record.origin == LogOrigin::Otlp || record.arrival.unix_nano > span.end_unix_nano.saturating_add(LATE_LINE);
         let written =
             record.time_unix_nano.is_none_or(|time| time > span.end_unix_nano.saturating_add(CLOCK_TOLERANCE));
         span.end_unix_nano < self.delivery.sent.unix_nano && late && written

@@ -55,7 +55,8 @@ pub(super) const RULES: &[Rule] = &[
         name: "kinds-fit",
         grade: Advice,
         about: "a SERVER span stands where a call comes in, not below another span of its own process; what takes the \
-                request, or a CLIENT span's call in another process, is no INTERNAL span; every span has a kind",
+                request is a SERVER span, and what takes a CLIENT span's call in another process no INTERNAL one; every span \
+                has a kind",
         limits: "Advice, because frameworks nest server spans, and a process may call itself. A function's invocation span \
                  (`faas.…`) may have the server's below it. Whether a parent is in another \
                  process is known from the span's flags or from resources that name their process, and is else not judged.",
@@ -231,9 +232,10 @@ fn kinds_fit(subject: &Subject<'_>) -> Vec<String> {
     let on_the_caller = |span: &&std::sync::Arc<Span>| span.parent_span_id.is_some_and(|id| told.contains(&id));
     // Beside a span that takes the request others may speak of what was before it.
     let entries = &subject.evidence.entries;
-    let alone = entries.iter().all(|span| span.kind == SpanKind::Internal);
-    let inner = entries.iter().filter(|_| alone);
-    found.extend(inner.filter(on_the_caller).map(|span| format!("INTERNAL {:?} takes the request", span.name)));
+    let takes_calls = |span: &std::sync::Arc<Span>| matches!(span.kind, SpanKind::Server | SpanKind::Consumer);
+    let others = entries.iter().filter(|_| !entries.iter().any(takes_calls));
+    let others = others.filter(|span| span.kind != SpanKind::Unspecified).filter(on_the_caller);
+    found.extend(others.map(|span| format!("{} {:?} takes the request", span.kind, span.name)));
     found.extend(pairs(subject).filter_map(|(child, parent)| {
         let below =
             |how: &str| Some(format!("{} {:?} {how} {} {:?}", child.kind, child.name, parent.kind, parent.name));
@@ -337,9 +339,10 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_the_request_and_is_an_internal_span_is_mentioned() {
+    fn what_takes_the_request_and_is_no_server_span_is_mentioned() {
         let kind = |kind| told(&samples::delivery(), vec![Span { kind, ..entry() }], Vec::new());
         assert_eq!(kind(SpanKind::Internal), ["kinds-fit"]);
+        assert_eq!(kind(SpanKind::Client), ["kinds-fit"]);
         assert!(kind(SpanKind::Server).is_empty() && kind(SpanKind::Consumer).is_empty());
     }
 

@@ -231,19 +231,44 @@ fn a_line_with_the_ids_of_a_request_that_was_over_before_this_one_is_left_behind
         time_unix_nano: written,
         ..record(Some(8), Some(80))
     };
-    let left = |line: LogRecord, options| {
+    let left_beside = |others: Vec<LogRecord>, line: LogRecord, options| {
         let own = Span { start_unix_nano: 1_210_000_000, ..server(1, Some(99), &[]) };
-        let store = store(vec![own, earlier.clone()], Vec::new());
-        store.add_line(String::new(), |_, arrival| {
-            vec![LogRecord { arrival: Arrival { seq: arrival.seq, ..line.arrival }, ..line }]
-        });
+        let (otlp, lines): (Vec<_>, Vec<_>) =
+            others.into_iter().chain([line]).partition(|record| record.origin == LogOrigin::Otlp);
+        let store = store(vec![own, earlier.clone()], otlp);
+        for line in lines {
+            store.add_line(String::new(), |_, arrival| {
+                vec![LogRecord { arrival: Arrival { seq: arrival.seq, ..line.arrival }, ..line }]
+            });
+        }
         store.look(|capture| request(capture, &delivery, options)).left_behind.len()
     };
+    // The earlier request wrote such a line too, with whatever ids.
+    let then = || LogRecord { arrival: Arrival { seq: 1, unix_nano: 500_000_000 }, ..record(None, None) };
+    let left = |line, options| left_beside(vec![then()], line, options);
     assert_eq!(left(line(1_250_000_000, None), alone()), 1);
     assert_eq!(left(line(1_250_000_000, Some(1_240_000_000)), alone()), 1);
     assert_eq!(left(line(1_250_000_000, Some(900_000_000)), alone()), 0, "it was written in its own request");
     assert_eq!(left(line(1_090_000_000, None), alone()), 0, "it may be late");
     assert_eq!(left(line(1_250_000_000, None), Options { exclusive: false, ..alone() }), 0, "another one may write it");
+    let deferred = line(1_250_000_000, None);
+    assert_eq!(left_beside(Vec::new(), deferred.clone(), alone()), 0, "the earlier one had no such line in its time");
+    let own = LogRecord { arrival: Arrival { seq: 2, unix_nano: 1_240_000_000 }, ..record(Some(1), Some(1)) };
+    assert_eq!(left_beside(vec![then(), own], deferred, alone()), 0, "this one has such a line of its own");
+    let exported = |time, ids: (Option<u8>, Option<u64>)| LogRecord {
+        origin: LogOrigin::Otlp,
+        format: LineFormat::Otlp,
+        time_unix_nano: Some(time),
+        ..record(ids.0, ids.1)
+    };
+    let delivery = Delivery { answered: Arrival { seq: 4, unix_nano: 1_300_000_000 }, ..delivery.clone() };
+    let of_a_record = |time| {
+        let records = vec![exported(500_000_000, (None, None)), exported(time, (Some(8), Some(80)))];
+        let own = Span { start_unix_nano: 1_210_000_000, ..server(1, Some(99), &[]) };
+        find(vec![own, earlier.clone()], records, &delivery, alone()).left_behind.len()
+    };
+    assert_eq!(of_a_record(1_250_000_000), 1);
+    assert_eq!(of_a_record(900_000_000), 0, "it was written in its own request");
 }
 
 #[test]
