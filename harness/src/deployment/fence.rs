@@ -124,8 +124,10 @@ struct Returned {
     fences: usize,
     spans: BTreeSet<Instance>,
     logs: BTreeSet<Instance>,
-    /// Instances with a part in the delivery.
-    parts: BTreeSet<Instance>,
+    /// Instances with a span of the delivery.
+    span_parts: BTreeSet<Instance>,
+    /// Instances with a log record of the delivery. A process should call itself the same in all signals, and does not always.
+    log_parts: BTreeSet<Instance>,
 }
 
 impl Returned {
@@ -137,7 +139,7 @@ impl Returned {
         let mut back = BTreeSet::new();
         for span in capture.spans().iter().rev().take_while(|span| span.arrival.seq > sent) {
             if own.iter().any(|own| own.span(span)) {
-                returned.parts.insert(span.resource.instance());
+                returned.span_parts.insert(span.resource.instance());
             } else if span.arrival.seq > after
                 && let Some(index) = fences.iter().position(|fence| fence.signature().span(span))
             {
@@ -148,7 +150,7 @@ impl Returned {
         for record in capture.logs().iter().rev().take_while(|record| record.arrival.seq > sent) {
             let instance = record.resource.as_ref().and_then(|resource| resource.instance());
             if own.iter().any(|own| own.record(record)) {
-                returned.parts.insert(instance);
+                returned.log_parts.insert(instance);
             } else if record.arrival.seq > after && fences.iter().any(|fence| fence.signature().record(record)) {
                 returned.logs.insert(instance);
             }
@@ -159,15 +161,16 @@ impl Returned {
 
     /// Whether fences' spans came from every process that matters.
     fn covers_spans(&self, workers: usize) -> bool {
-        if self.parts.is_empty() { self.spans.len() >= workers } else { self.spans.is_superset(&self.parts) }
+        if self.span_parts.is_empty() { self.spans.len() >= workers } else { self.spans.is_superset(&self.span_parts) }
     }
 
     /// Whether fences' log records came from every process that matters and exports any.
     fn covers_logs(&self, capture: &Capture, workers: usize) -> bool {
-        if self.parts.is_empty() {
+        if self.span_parts.is_empty() && self.log_parts.is_empty() {
             return self.logs.len() >= workers;
         }
-        let missing: BTreeSet<&Instance> = self.parts.difference(&self.logs).collect();
+        let parts = self.span_parts.union(&self.log_parts);
+        let missing: BTreeSet<&Instance> = parts.filter(|part| !self.logs.contains(*part)).collect();
         let exported = |record: &LogRecord| {
             let instance = record.resource.as_ref().and_then(|resource| resource.instance());
             missing.contains(&instance)
@@ -481,13 +484,13 @@ impl Service {
                 ),
             };
         } else if !returned.covers_spans(spec.workers) {
-            let needed = if returned.parts.is_empty() {
+            let needed = if returned.span_parts.is_empty() {
                 format!("{} workers are configured", spec.workers)
             } else {
-                format!("the request's telemetry is from {}", named(&returned.parts))
+                format!("the request's spans are from {}", named(&returned.span_parts))
             };
             reason += &format!("{} came back, from instances {}; {needed}", returned.fences, named(&returned.spans));
-            if !returned.parts.is_empty() {
+            if !returned.span_parts.is_empty() {
                 reason += "; set `fence` to the path of a GET request that goes through all of them, or, where there is none, \
                            `quiet` to a silence that is enough";
             }
@@ -499,8 +502,9 @@ impl Service {
             }
         } else {
             reason += &format!(
-                "their spans came back, their OTLP log records did not (log records from instances {})",
-                named(&returned.logs)
+                "their spans came back, their OTLP log records did not (log records from instances {}; the request's are from {})",
+                named(&returned.logs),
+                named(&returned.log_parts)
             );
         }
         if let Some(trouble) = trouble {

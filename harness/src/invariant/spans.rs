@@ -35,7 +35,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "near-the-request",
         grade: Always,
-        about: "the times of spans, their events and exported log records are within an hour of the request",
+        about: "the times of spans, their events and exported log records are within ten minutes of the request",
         limits: "No clock is off by that much: it is a time in another unit (milliseconds instead of nanoseconds), or local time. \
                  Log records without a time are not judged, nor are lines of output, which may be in local time.",
         source: "opentelemetry-proto: start_time_unix_nano, end_time_unix_nano, time_unix_nano",
@@ -130,8 +130,8 @@ fn server_status(span: &Span) -> Option<String> {
         .then(|| format!("{} {:?} has HTTP status {code} and span status {}", span.kind, span.name, span.status.code))
 }
 
-/// No clock is off by so much, and every time zone is but those of summer.
-const NEAR: u64 = 3_600_000_000_000;
+/// No clock of one machine is off by so much, and time zones are apart by fifteen minutes at least.
+const NEAR: u64 = 600_000_000_000;
 
 fn near_the_request(subject: &Subject<'_>) -> Vec<String> {
     let (sent, answered) = (subject.delivery.sent.unix_nano, subject.delivery.answered.unix_nano);
@@ -143,7 +143,7 @@ fn near_the_request(subject: &Subject<'_>) -> Vec<String> {
         } else {
             (i128::from(time) - sent, "after")
         };
-        format!("{time} ns since 1970, {} hours {how} the request", apart / i128::from(NEAR))
+        format!("{time} ns since 1970, {} minutes {how} the request", apart / 60_000_000_000)
     };
     let mut found = each(subject, |span| {
         let (kind, name) = (span.kind, &span.name);
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(of_span(now / MILLI), ["near-the-request"]);
         assert_eq!(of_span(now - hour), ["near-the-request"]);
         assert_eq!(of_span(now + 2 * hour), ["near-the-request"]);
-        assert!(of_span(now - hour / 2).is_empty());
+        assert!(of_span(now - hour / 12).is_empty());
         let sound = || Span { start_unix_nano: now, end_unix_nano: now + 1, ..entry() };
         let with_event = |time_unix_nano| {
             let event = SpanEvent { name: "exception".into(), time_unix_nano, attributes: <_>::default() };
