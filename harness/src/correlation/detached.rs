@@ -129,6 +129,18 @@ pub fn by_itself(capture: &Capture) -> HashSet<SpanShape> {
     began.map(|span| SpanShape::of(span)).collect()
 }
 
+/// How long a service must have been seen while nothing was asked of it, to say what it does then.
+const LEAST_IDLE: u64 = 1_000_000_000;
+
+/// Whether it is known what a service does while nothing is asked of it, or can still be seen: it has not been stopped, or it had
+/// its time before.
+pub(super) fn is_watchable(capture: &Capture) -> bool {
+    let over = |mark: &Mark| matches!(mark, Mark::StopRequested { .. } | Mark::Exited { .. });
+    let Some(end) = capture.lifecycle().iter().rev().find(|entry| over(&entry.mark)) else { return true };
+    let spent = |(from, to): (u64, u64)| to.min(end.arrival.unix_nano).saturating_sub(from);
+    idle(capture).into_iter().map(spent).sum::<u64>() >= LEAST_IDLE
+}
+
 /// The times in which nothing was asked of the service, in nanoseconds since the Unix epoch.
 fn idle(capture: &Capture) -> Vec<(u64, u64)> {
     let grace = u64::try_from(GRACE.as_nanos()).unwrap_or(u64::MAX);

@@ -160,6 +160,7 @@ fn span_is_known_and_own(record: &LogRecord, evidence: &RequestEvidence, failure
             let entry = format!("{} {:?} ({})", entry.kind, entry.name, entry.span_id);
             failures.push(Uncorrelated::OtherRequest { span_id, entry });
         }
+        None if evidence.refused.contains(&(trace_id, span_id)) => {}
         None if evidence.sampled() => failures.push(Uncorrelated::SpanNotReceived { trace_id, span_id }),
         None => {}
     }

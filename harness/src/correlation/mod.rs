@@ -6,7 +6,7 @@
 //! | [`trace`] | the spans of a request as a tree, its orphans and its duplicates |
 //! | [`background`] | whether a line without ids is of a request or of the service's own doing |
 //! | [`detached`] | which spans of other traces are the request's, cut off from it |
-//! | [`aftermath`] | what a request leaves behind once it was answered, without ids or a parent |
+//! | [`repetition`] | whether that comes again when the request does which only the time says is its |
 //! | [`logs`] | whether one record is correlated: the five conditions |
 //! | [`copies`] | whether the line and the OTLP copy of a record name the same ids |
 //! | [`freeze`] | what of an invocation came only after its environment was frozen, and what never came |
@@ -14,12 +14,12 @@
 //! | [`segments`] | the segments that AWS itself would put into the trace |
 //! | [`xray`] | trace ids and contexts as X-Ray and W3C write them |
 
-pub mod aftermath;
 pub mod background;
 pub mod copies;
 pub mod detached;
 pub mod freeze;
 pub mod logs;
+pub mod repetition;
 pub mod request;
 pub mod segments;
 pub mod soak;

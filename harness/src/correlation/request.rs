@@ -8,7 +8,7 @@ use std::{
 
 use regex::Regex;
 
-use super::{Trace, aftermath, aftermath::Aftermath, background, background::Shape, detached};
+use super::{Trace, background, background::Shape, detached};
 use crate::{
     capture::{
         Capture, Mark,
@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod evidence;
+mod repeated;
 
 pub use evidence::{FoundBy, RequestEvidence, Stranger};
 
@@ -54,6 +55,11 @@ pub struct Options<'a> {
     pub own_targets: &'a [&'a str],
     /// Lines to leave out, by their text as written.
     pub ignore: &'a [Regex],
+    /// For a request at the same time as others like it: the shapes of what came while one like it was alone, where one was.
+    /// A line without ids that came only among several is of the load and of none of them.
+    pub usual: Option<&'a HashSet<Shape>>,
+    /// Spans that the collector refused for good: nothing that names them is wrong.
+    pub refused: Option<&'a HashSet<(TraceId, SpanId)>>,
 }
 
 /// Finds what was captured for one request.
@@ -97,6 +103,58 @@ struct Search<'a> {
     caller: Option<Caller>,
     told_traces: Vec<TraceId>,
     remote_parents: Vec<SpanId>,
+    /// From sending to answering, with the same of the requests close before and behind.
+    times: Times,
+    /// Whether it is known, or may still be, what the service does while nothing is asked of it.
+    watchable: bool,
+}
+
+/// When a request and its neighbours were under way, in nanoseconds since the Unix epoch.
+struct Times {
+    own: (u64, u64),
+    neighbours: Vec<(u64, u64)>,
+}
+
+impl Times {
+    fn of(capture: &Capture, delivery: &Delivery) -> Self {
+        let all = capture.lifecycle();
+        let begins = |mark: &Mark| matches!(mark, Mark::Sent { .. } | Mark::FenceSent { .. });
+        let ends = |mark: &Mark| matches!(mark, Mark::Answered { .. } | Mark::FenceOver { .. });
+        let own @ (sent, answered) = (delivery.sent.unix_nano, delivery.answered.unix_nano);
+        let mut neighbours = Vec::new();
+        let behind = all.partition_point(|entry| entry.arrival.seq <= delivery.answered.seq);
+        let mut behind = all[behind..].iter();
+        while let Some(from) = behind.find(|entry| begins(&entry.mark)) {
+            if from.arrival.unix_nano > answered.saturating_add(CLOCK_TOLERANCE) {
+                break;
+            }
+            let to = behind.clone().find(|entry| ends(&entry.mark)).map_or(u64::MAX, |entry| entry.arrival.unix_nano);
+            neighbours.push((from.arrival.unix_nano, to));
+        }
+        let before = all.partition_point(|entry| entry.arrival.seq < delivery.sent.seq);
+        let mut before = all[..before].iter().rev();
+        while let Some(to) = before.find(|entry| ends(&entry.mark)) {
+            if to.arrival.unix_nano < sent.saturating_sub(CLOCK_TOLERANCE) {
+                break;
+            }
+            let from = before.clone().find(|entry| begins(&entry.mark)).map_or(0, |entry| entry.arrival.unix_nano);
+            neighbours.push((from, to.arrival.unix_nano));
+        }
+        Self { own, neighbours }
+    }
+
+    /// Whether a span began during the request, give or take what clocks may differ, and fits no neighbour better: one that is sent
+    /// right behind the answer begins within the tolerance too.
+    fn fit(&self, span: &Span) -> bool {
+        let (sent, answered) = self.own;
+        let begins = sent.saturating_sub(CLOCK_TOLERANCE)..=answered.saturating_add(CLOCK_TOLERANCE);
+        let shared = |(from, to): (u64, u64)| {
+            // The clocks of some end in milliseconds.
+            let end = span.end_unix_nano.max(span.start_unix_nano.saturating_add(1));
+            end.min(to).saturating_sub(span.start_unix_nano.max(from))
+        };
+        begins.contains(&span.start_unix_nano) && self.neighbours.iter().all(|&other| shared(other) <= shared(self.own))
+    }
 }
 
 impl<'a> Search<'a> {
@@ -106,7 +164,16 @@ impl<'a> Search<'a> {
         let runtime = runtime.and_then(|header| header.parse::<XrayHeader>().ok()).map(|header| header.root);
         let mut told_traces: Vec<TraceId> = caller.map(|caller| caller.trace_id).into_iter().collect();
         told_traces.extend(runtime.filter(|root| !told_traces.contains(root)));
-        Self { capture, delivery, options, caller, told_traces, remote_parents: delivery.remote_parents() }
+        Self {
+            capture,
+            delivery,
+            options,
+            caller,
+            told_traces,
+            remote_parents: delivery.remote_parents(),
+            times: Times::of(capture, delivery),
+            watchable: detached::is_watchable(capture),
+        }
     }
 
     fn since(&self) -> u64 {
@@ -179,9 +246,7 @@ impl<'a> Search<'a> {
     }
 
     fn during(&self, span: &Span) -> bool {
-        let (sent, answered) = (self.delivery.sent.unix_nano, self.delivery.answered.unix_nano);
-        (sent.saturating_sub(CLOCK_TOLERANCE)..=answered.saturating_add(CLOCK_TOLERANCE))
-            .contains(&span.start_unix_nano)
+        self.times.fit(span)
     }
 
     /// The entry spans of a trace: those without a parent, on a remote parent, and SERVER and CONSUMER spans whose
@@ -322,7 +387,7 @@ impl<'a> Search<'a> {
             strangers.extend(split.map(|entry| Stranger::OtherTrace { span: entry.span }));
         }
         let named = |stranger: &Stranger, span: &Arc<Span>| matches!(stranger, Stranger::OtherTrace { span: other } if Arc::ptr_eq(other, span));
-        let detached = if self.options.exclusive || self.options.alone {
+        let detached = if (self.options.exclusive || self.options.alone) && self.watchable {
             detached::detached(self.capture, self.since(), &entries, &traces)
         } else {
             Vec::new()
@@ -332,13 +397,19 @@ impl<'a> Search<'a> {
                 strangers.push(Stranger::Detached { span });
             }
         }
-        let (set_off, untried) = self.set_off(&entries, &traces);
-        strangers.extend(set_off.spans.into_iter().map(|span| Stranger::SetOff { span }));
         let trace = Trace::new(own, &self.remote_parents);
         if self.options.exclusive {
             let stale = detached::stale(self.capture, self.delivery, self.since(), &entries, &trace);
             strangers.extend(stale.into_iter().map(|(span, entry)| Stranger::Stale { span, entry }));
         }
+        let taken = strangers.iter().filter_map(|stranger| match stranger {
+            Stranger::Detached { span } | Stranger::OtherTrace { span } => Some(span.trace_id),
+            _ => None,
+        });
+        let (repeated, untried) = self.doubtful(&traces, &taken.collect());
+        let known: HashSet<SpanId> = strangers.iter().filter_map(Stranger::span).map(|span| span.span_id).collect();
+        let spans = repeated.roots.into_iter().chain(repeated.strays).filter(|span| !known.contains(&span.span_id));
+        strangers.extend(spans.map(|span| Stranger::Repeated { span }));
         let candidates = if entries.is_empty() { self.candidates() } else { Vec::new() };
         let mut evidence = RequestEvidence {
             found_by,
@@ -347,8 +418,9 @@ impl<'a> Search<'a> {
             logs: Vec::new(),
             text: Vec::new(),
             guessed: Vec::new(),
-            set_off: set_off.lines,
+            repeated: repeated.lines,
             untried,
+            refused: HashSet::new(),
             left_behind: Vec::new(),
             strangers,
             candidates,
@@ -360,82 +432,29 @@ impl<'a> Search<'a> {
             user_agent: self.delivery.user_agent.clone(),
             outside: HashMap::new(),
         };
+        let refused = self.options.refused.into_iter().flatten().filter(|(trace_id, _)| traces.contains(trace_id));
+        evidence.refused = refused.copied().collect();
         self.records(&mut evidence, &traces, &shared);
-        for record in evidence.set_off.clone() {
-            evidence.guessed.push(record.clone());
+        evidence.guessed.extend(evidence.repeated.iter().cloned());
+        evidence.repeated.extend(repeated.records);
+        for record in evidence.repeated.clone() {
+            if evidence.logs.iter().any(|other| Arc::ptr_eq(other, &record)) {
+                continue;
+            }
+            let named = record.trace_id.valid().zip(record.span_id.valid());
+            if let Some(span) = named.and_then(|(trace_id, span_id)| self.capture.span(trace_id, span_id)) {
+                evidence.outside.insert((span.trace_id, span.span_id), detached::entry_above(self.capture, span));
+            }
             evidence.trace.attach(record.clone());
             evidence.logs.push(record);
         }
         evidence
     }
 
-    /// What is proven to have been set off by a request that was alone, and what would have to be: see [`aftermath`].
-    fn set_off(&self, entries: &[Arc<Span>], traces: &[TraceId]) -> (Aftermath, Aftermath) {
-        let found = match self.options.window_end {
-            Some(end) if self.options.exclusive && self.delivery.invocation.is_none() => {
-                self.aftermath(end, entries, traces)
-            }
-            _ => Aftermath::default(),
-        };
-        if found.is_empty() || self.delivery.method != "GET" {
-            return Default::default();
-        }
-        match found.clone().repeated(self.capture, &self.delivery.target) {
-            Some(repeated) => (repeated, Aftermath::default()),
-            None => (Aftermath::default(), found),
-        }
-    }
-
-    /// Lines without ids that came behind the request's window, and root spans that began behind its entry spans, until another
-    /// request was sent.
-    fn aftermath(&self, end: u64, entries: &[Arc<Span>], traces: &[TraceId]) -> Aftermath {
-        let answered = self.delivery.answered;
-        let next = self.capture.lifecycle().iter().find_map(|entry| match entry.mark {
-            Mark::Sent { .. } | Mark::StopRequested { .. } | Mark::Exited { .. } | Mark::Trial { .. } => {
-                Some(entry.arrival).filter(|arrival| arrival.seq > answered.seq)
-            }
-            _ => None,
-        });
-        let within = u64::try_from(aftermath::WITHIN.as_nanos()).unwrap_or(u64::MAX);
-        let until = answered.unix_nano.saturating_add(within).min(next.map_or(u64::MAX, |next| next.unix_nano));
-        let last = next.map_or(u64::MAX, |next| next.seq);
-        let mut lines: Vec<Arc<LogRecord>> = self
-            .capture
-            .logs()
-            .since(end)
-            .take_while(|record| record.arrival.seq < last && record.arrival.unix_nano <= until)
-            .filter(|record| {
-                record.origin != LogOrigin::Otlp
-                    && record.arrival.seq > end
-                    && record.format.is_structured()
-                    && (record.trace_id.valid().is_none() && record.span_id.valid().is_none())
-                    && record.request_id.is_none()
-                    && !self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw))
-                    && !self.mentions(record)
-                    && !self.is_of_the_harness(record)
-                    && !background::speaks_of(record, &self.delivery.method, &self.delivery.target)
-            })
-            .cloned()
-            .collect();
-        let ended = entries.iter().map(|entry| entry.end_unix_nano).max().unwrap_or(answered.unix_nano);
-        let behind = |start| (ended.saturating_add(1)..=until).contains(&start);
-        let here = |span: &Span| entries.iter().any(|entry| entry.resource.instance() == span.resource.instance());
-        let roots = self.capture.spans().since(self.since()).only(|row| {
-            row.is_root() && behind(row.start_unix_nano()) && !traces.iter().any(|&trace_id| row.is_in(trace_id))
-        });
-        let mut spans: Vec<Arc<Span>> = roots
-            .filter(|span| span.kind != SpanKind::Server && !detached::is_linked(span) && here(span))
-            .cloned()
-            .collect();
-        if !lines.is_empty() {
-            let background = background::background(self.capture);
-            lines.retain(|record| !background.contains(&Shape::of(record)));
-        }
-        if !spans.is_empty() {
-            let by_itself = detached::by_itself(self.capture);
-            spans.retain(|span| !by_itself.contains(&detached::SpanShape::of(span)));
-        }
-        Aftermath { lines, spans }
+    /// Whether a record is one of those that are left out. Of a record over OTLP that is its body: a logger that writes a line
+    /// and exports it is ignored in both.
+    fn is_ignored(&self, record: &LogRecord) -> bool {
+        self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw))
     }
 
     /// Whether a line quotes a request of the harness's own.
@@ -457,8 +476,7 @@ impl<'a> Search<'a> {
         let stale: HashSet<SpanId> = evidence.stale().map(|span| span.span_id).collect();
         let tree: HashSet<SpanId> = evidence.trace.nodes().iter().map(|node| node.span.span_id).collect();
         for record in self.capture.logs().since(self.since()) {
-            // Of a record over OTLP that is its body: a logger that writes a line and exports it is ignored in both.
-            if self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw)) {
+            if self.is_ignored(record) {
                 continue;
             }
             let arrived = (self.delivery.sent.seq..=end).contains(&record.arrival.seq);
@@ -507,6 +525,9 @@ impl<'a> Search<'a> {
                     && record.request_id.is_none()
                     && when
                     && nobody_else
+                    && !(named.is_none() && is_line && !self.watchable)
+                    && (self.options.exclusive
+                        || self.options.usual.is_none_or(|usual| usual.contains(&Shape::of(record))))
                     && !(named.is_none()
                         && is_line
                         && (self.is_of_the_harness(record)

@@ -8,7 +8,7 @@ use std::{collections::HashSet, fmt, sync::Arc};
 
 use regex::Regex;
 
-use super::{FoundBy, RequestEvidence, Trace, correlated, xray::XrayHeader};
+use super::{FoundBy, RequestEvidence, Trace, correlated, repetition::Doubtful, xray::XrayHeader};
 use crate::{
     capture::Capture,
     stimulus::{ContextForm, Delivery},
@@ -137,8 +137,9 @@ fn of_trace(capture: &Capture, delivery: &Delivery, ignore: &[Regex]) -> Request
         trace,
         text: Vec::new(),
         guessed: Vec::new(),
-        set_off: Vec::new(),
-        untried: crate::correlation::aftermath::Aftermath::default(),
+        repeated: Vec::new(),
+        untried: Doubtful::default(),
+        refused: HashSet::new(),
         left_behind: Vec::new(),
         strangers: Vec::new(),
         candidates: Vec::new(),

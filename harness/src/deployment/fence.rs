@@ -424,10 +424,12 @@ impl Service {
         http::send(self.address, &request, &over.fence, limit).await
     }
 
-    /// Asks for a target once and waits for the answer, whatever it is.
-    pub(super) async fn ask(&self, spec: &config::Deployment, store: &Store, target: &str) {
+    /// Asks for a target once and waits for the answer, whatever it is. Returns the trace that it was told.
+    pub(super) async fn ask(&self, spec: &config::Deployment, store: &Store, target: &str) -> TraceId {
         let (fence, request) = self.begin(spec, store, target);
+        let trace_id = fence.trace_id;
         let _ = self.send_fence(store, fence, request, spec.request_timeout).await;
+        trace_id
     }
 
     fn proof(&self, store: &Store, fences: &[Fence], deliveries: &[&Delivery]) -> Proof {

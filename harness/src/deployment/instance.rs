@@ -222,11 +222,12 @@ impl Deployment {
         }
     }
 
-    /// Asks a service for a target once, for the harness's own sake. What it answers does not matter, and a function is not
-    /// asked.
-    pub async fn ask(&self, target: &str) {
-        if let Running::Service(service) = &self.running {
-            service.ask(&self.spec, &self.store, target).await;
+    /// Asks a service for a target once, for the harness's own sake, and says which trace it was told. What it answers does not
+    /// matter, and a function is not asked.
+    pub async fn ask(&self, target: &str) -> Option<TraceId> {
+        match &self.running {
+            Running::Service(service) => Some(service.ask(&self.spec, &self.store, target).await),
+            Running::Function(_) => None,
         }
     }
 

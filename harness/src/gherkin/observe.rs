@@ -16,20 +16,20 @@ use super::{
     world::{Scene, Sent},
 };
 use crate::{
-    capture::{Capture, Mark, Signal},
+    capture::{Capture, Mark, Signal, sink::behaviour::Item},
     config::Ready,
     correlation::{
         Options, RequestEvidence, after_the_freeze,
-        aftermath::was_repeated,
         background::{GRACE, Shape, background},
         detached::{SpanShape, by_itself},
+        repetition::was_repeated,
         request,
     },
     expectation::Canary,
     invariant::{self, Finding, Grade, Subject, Suspects},
     report::Problem,
     stimulus::{Delivery, Identity, canary},
-    telemetry::TraceId,
+    telemetry::{SpanId, TraceId},
 };
 
 /// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
@@ -209,8 +209,8 @@ impl Scene {
         judged
     }
 
-    /// Where something came behind the answer of a request that was alone and nothing says whose it is: repeats the request,
-    /// once for all, to see whether it comes again.
+    /// Where something came with a request that was alone and nothing says whose it is: repeats the request, once for all, to see
+    /// whether it comes again.
     async fn repeats(&self, which: &[usize]) {
         let store = self.instance.store();
         let targets: BTreeSet<&str> = store.look(|capture| {
@@ -411,7 +411,7 @@ impl Scene {
                 evidence.iter().flat_map(|evidence| &evidence.guessed).map(|record| Shape::of(record)).collect();
             let spans = evidence
                 .iter()
-                .flat_map(|evidence| evidence.detached().chain(evidence.stale()).chain(evidence.set_off()));
+                .flat_map(|evidence| evidence.detached().chain(evidence.stale()).chain(evidence.came_again()));
             (lines, spans.map(|span| SpanShape::of(span)).collect())
         });
         if (lines.is_empty() && spans.is_empty()) || !self.is_alone() {
@@ -438,7 +438,12 @@ impl Scene {
             _ => None,
         };
         let own: Vec<&str> = ready.into_iter().chain((!spec.kind.is_lambda()).then(|| spec.fence_target())).collect();
+        let exclusive = self.is_alone() && !self.sent.iter().any(|other| overlaps(&sent.delivery, &other.delivery));
+        let usual = (self.is_alone() && !exclusive).then(|| self.usual(capture, sent)).flatten();
+        let refused = self.refused();
         let options = Options {
+            usual: usual.as_ref(),
+            refused: Some(&refused),
             since: Some(sent.delivery.sent.seq),
             window_end: sent.settled.as_ref().map(|settled| settled.window_end),
             // The harness's own requests to the same target write the same line.
@@ -449,10 +454,42 @@ impl Scene {
                 .map(|settled| settled.proven_at),
             alone: self.is_alone(),
             own_targets: &own,
-            exclusive: self.is_alone() && !self.sent.iter().any(|other| overlaps(&sent.delivery, &other.delivery)),
+            exclusive,
             ignore: &self.stage.ignore,
         };
         request(capture, &sent.delivery, options)
+    }
+
+    /// The shapes of what came while a request like this one was alone, where there was one in the scenario.
+    fn usual(&self, capture: &Capture, sent: &Sent) -> Option<HashSet<Shape>> {
+        let like = |other: &&Sent| {
+            let (one, other) = (&sent.delivery, &other.delivery);
+            (&one.method, &one.target) == (&other.method, &other.target)
+                && !self.sent.iter().any(|third| overlaps(other, &third.delivery))
+        };
+        let mut alone = self.sent.iter().filter(like).peekable();
+        alone.peek()?;
+        let came = alone.flat_map(|sent| {
+            let proven = sent.settled.as_ref().map_or(sent.delivery.answered.seq, |settled| settled.proven_at);
+            let others = self.sent.iter().map(|other| other.delivery.sent.seq);
+            let next = others.filter(|&other| other > sent.delivery.sent.seq).min();
+            let until = next.map_or(proven, |next| proven.min(next));
+            let records = capture.logs().since(sent.delivery.sent.seq);
+            records.take_while(move |record| record.arrival.seq <= until)
+        });
+        Some(came.map(|record| Shape::of(record)).collect())
+    }
+
+    /// The spans that the collector refused for good, because the scenario said so.
+    fn refused(&self) -> HashSet<(TraceId, SpanId)> {
+        if self.ordeal.is_none() {
+            return HashSet::new();
+        }
+        let incidents = self.instance.incidents().so_far().into_iter().filter(|incident| incident.act.is_final());
+        let items = incidents.flat_map(|incident| incident.items);
+        items
+            .filter_map(|item| if let Item::Span(trace_id, span_id) = item { Some((trace_id, span_id)) } else { None })
+            .collect()
     }
 
     /// Thaws a function once more and looks for what came only then.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     capture::sink::behaviour::Item,
-    correlation::{Stranger, xray::XrayHeader},
+    correlation::{Orphan, Stranger, xray::XrayHeader},
     stimulus::{ContextForm, Delivery},
     telemetry::{LogOrigin, LogRecord, Span, SpanId, SpanKind},
 };
@@ -54,14 +54,17 @@ pub(super) const RULES: &[Rule] = &[
         name: "no-orphan",
         grade: Always,
         about: "the parent of every span below the entry span is received too",
-        limits: "Judged once it is proven that nothing more will come.",
+        limits: "Judged once it is proven that nothing more will come. What the collector refused for good, because the scenario \
+                 said so, is not missed.",
         source: "instrumentation-score SPA-002",
         check: |subject| {
             if !subject.complete {
                 return Vec::new();
             }
             let entries: Vec<_> = subject.evidence.entries.iter().map(|entry| entry.span_id).collect();
-            let orphans = subject.evidence.trace.orphans.iter();
+            let refused =
+                |orphan: &Orphan| subject.evidence.refused.contains(&(orphan.span.trace_id, orphan.missing_parent));
+            let orphans = subject.evidence.trace.orphans.iter().filter(|orphan| !refused(orphan));
             orphans.filter(|orphan| !entries.contains(&orphan.span.span_id)).map(ToString::to_string).collect()
         },
     },
@@ -96,13 +99,14 @@ pub(super) const RULES: &[Rule] = &[
         about: "all spans of a request are in one trace",
         limits: "Spans with a link to the request say whose they are, and may be elsewhere. Root spans that only the time \
                  attributes, and spans under an earlier request that was over, are judged where nothing else was asked of the \
-                 service, and not when their like also begins by itself. Root spans behind the answer are the request's \
-                 where they begin again each time it is repeated, which is tried with a GET request only. What an earlier request deferred is its own: it counts \
+                 service, and not when their like also begins by itself. Root spans of other \
+                 processes or behind the answer, and spans in the trace of another request, are the request's where they begin \
+                 again each time it is repeated, which is tried with a GET request only. What an earlier request deferred is its own: it counts \
                  only where that one had such a span while it was under way, and this one has none.",
         source: "OpenTelemetry specification, overview: a trace is a transaction",
         check: |subject| {
             let split = |stranger: &&Stranger| match stranger {
-                Stranger::OtherTrace { .. } | Stranger::Detached { .. } | Stranger::SetOff { .. } => true,
+                Stranger::OtherTrace { .. } | Stranger::Detached { .. } | Stranger::Repeated { .. } => true,
                 // This request's own such span may still be on its way.
                 Stranger::Stale { .. } => subject.complete,
                 Stranger::SameTrace { .. } | Stranger::Record { .. } => false,

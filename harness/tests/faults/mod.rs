@@ -206,14 +206,14 @@ pub fn all(late: &str) -> Vec<Fault> {
                     span.end_unix_nano += BEHIND;
                 }
             }),
-            ..rewritten("process", "invariants/requests.feature", "A listing", "began behind the answer")
+            ..rewritten("process", "invariants/requests.feature", "A listing", "right behind it")
         },
         Fault {
             name: "work behind the answer writes lines without ids",
             deployment: "process",
             feature: LOGS,
             caught_by: EVERY_LINE,
-            because: "it came behind the answer",
+            because: "each time the request was repeated",
             apply: Box::new(|spec| {
                 // The line must be here before the verdict is.
                 spec.env.insert("OTEL_BSP_SCHEDULE_DELAY".into(), "400".into());

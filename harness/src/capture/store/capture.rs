@@ -16,6 +16,9 @@ use crate::{
     telemetry::{Arrival, LogRecord, Metric, Span, SpanId, TraceId},
 };
 
+/// No exporter keeps anything for so long, in nanoseconds.
+const LONGEST_EXPORT: u64 = 600_000_000_000;
+
 /// Everything that was captured and is kept, in order of arrival.
 ///
 /// Spans, log records and metrics are decoded when they are asked for. So ask for a trace ([`spans_of`](Self::spans_of)), for
@@ -217,7 +220,10 @@ impl Capture {
 
     fn took(&mut self, arrival: Arrival, earliest: Option<u64>) {
         let took = earliest.map_or(0, |earliest| arrival.unix_nano.saturating_sub(earliest));
-        self.slowest = self.slowest.max(took);
+        // What took longer has its times in another unit.
+        if took < LONGEST_EXPORT {
+            self.slowest = self.slowest.max(took);
+        }
     }
 
     pub(super) fn push_fault(&mut self, signal: Signal, reason: String) -> Arrival {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 
 use super::index::{Decoded, Index, encode};
-use crate::telemetry::{Arrival, LogRecord};
+use crate::telemetry::{Arrival, LogRecord, TraceId};
 
 pub use capture::Capture;
 pub use retention::{Dropped, Retention};
@@ -158,6 +158,8 @@ pub enum Mark {
     TrialOver {
         /// As in [`Mark::Trial`].
         target: String,
+        /// The trace that the request of the harness's own told the service to carry on, where it asked.
+        trace_id: Option<TraceId>,
     },
     /// The runtime took an event from `/next`.
     Dispatched {

@@ -1,11 +1,15 @@
 //! What was captured for one request, and what came with it and is not its own.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use crate::{
     correlation::{
         Node, Trace,
-        aftermath::{Aftermath, TRIALS},
+        repetition::{Doubtful, TRIALS},
     },
     stimulus::Caller,
     telemetry::{LogRecord, Span, SpanId, SpanKind, TraceId},
@@ -68,8 +72,8 @@ pub enum Stranger {
         /// The span.
         span: Arc<Span>,
     },
-    /// A root span of another trace that began behind the answer, and again each time the request was repeated.
-    SetOff {
+    /// A span of another trace that came with the request, and again each time the request was repeated.
+    Repeated {
         /// The span.
         span: Arc<Span>,
     },
@@ -88,6 +92,20 @@ pub enum Stranger {
         /// The trace that it names.
         trace_id: TraceId,
     },
+}
+
+impl Stranger {
+    /// The span, if it is one.
+    pub fn span(&self) -> Option<&Arc<Span>> {
+        match self {
+            Self::SameTrace { span, .. }
+            | Self::OtherTrace { span }
+            | Self::Detached { span }
+            | Self::Repeated { span }
+            | Self::Stale { span, .. } => Some(span),
+            Self::Record { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Stranger {
@@ -111,13 +129,22 @@ impl fmt::Display for Stranger {
                     span.kind, span.name, span.trace_id
                 )
             }
-            Self::SetOff { span } => {
-                write!(
-                    f,
-                    "{} {:?} began behind the answer, in a trace of its own, {}, without a parent or a link; the request was \
-                     repeated {TRIALS} times, and each time such a span began, and none in the times between",
-                    span.kind, span.name, span.trace_id
-                )
+            Self::Repeated { span } => {
+                let (kind, name, trace_id) = (span.kind, &span.name, span.trace_id);
+                match span.parent_span_id {
+                    None => write!(
+                        f,
+                        "{kind} {name:?} began a trace of its own, {trace_id}, with this request or right behind it, without a parent \
+                         or a link; the request was repeated {TRIALS} times, and each time such a span began, and none in the \
+                         times between"
+                    ),
+                    Some(_) => write!(
+                        f,
+                        "{kind} {name:?} began during this request, in the trace {trace_id} of another one; the request was repeated \
+                         {TRIALS} times, and each time such a span began in another request's trace, none in its own, and none in \
+                         the times between"
+                    ),
+                }
             }
             Self::Stale { span, entry } => {
                 write!(
@@ -150,10 +177,13 @@ pub struct RequestEvidence {
     pub text: Vec<Arc<LogRecord>>,
     /// Those of `logs` that carry no ids and do not speak of the request either: only the time says that they are of it.
     pub guessed: Vec<Arc<LogRecord>>,
-    /// Those of `guessed` that came behind the answer, and again each time the request was repeated.
-    pub set_off: Vec<Arc<LogRecord>>,
-    /// What came behind the answer of a request that was not repeated yet: nothing says whose it is.
-    pub untried: Aftermath,
+    /// Records that came again each time the request was repeated: those of `guessed` that came behind the answer, and those
+    /// that name the trace of another request.
+    pub repeated: Vec<Arc<LogRecord>>,
+    /// What came with a request that was not repeated yet: nothing says whose it is.
+    pub untried: Doubtful,
+    /// Spans of the request's traces that the collector refused for good.
+    pub refused: HashSet<(TraceId, SpanId)>,
     /// Lines that came while nothing but this request was under way, each with a span of another request that had ended
     /// before this one was sent: ids that were left behind.
     pub left_behind: Vec<(Arc<LogRecord>, Arc<Span>)>,
@@ -188,10 +218,10 @@ impl RequestEvidence {
         })
     }
 
-    /// The spans among the strangers that began behind the answer.
-    pub fn set_off(&self) -> impl Iterator<Item = &Arc<Span>> {
+    /// The spans among the strangers that came again when the request was repeated.
+    pub fn came_again(&self) -> impl Iterator<Item = &Arc<Span>> {
         self.strangers.iter().filter_map(|stranger| match stranger {
-            Stranger::SetOff { span } => Some(span),
+            Stranger::Repeated { span } => Some(span),
             _ => None,
         })
     }
@@ -227,7 +257,9 @@ impl RequestEvidence {
         self.logs.iter().filter(|record| {
             let named = record.trace_id.valid().zip(record.span_id.valid());
             named.is_some_and(|(trace_id, span_id)| {
-                self.trace.position(trace_id, span_id).is_none() && !self.outside.contains_key(&(trace_id, span_id))
+                self.trace.position(trace_id, span_id).is_none()
+                    && !self.outside.contains_key(&(trace_id, span_id))
+                    && !self.refused.contains(&(trace_id, span_id))
             })
         })
     }

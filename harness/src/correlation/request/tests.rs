@@ -282,3 +282,66 @@ fn an_orphan_a_line_of_a_missing_span_or_a_call_out_without_an_answer_may_go_on_
     assert!(goes_on(vec![entry(), call()], Vec::new()));
     assert!(!goes_on(vec![entry(), call(), server(3, Some(2), &[])], Vec::new()));
 }
+
+/// Two requests without a context, one right behind the other, with spans that say nothing of their clients.
+#[test]
+fn a_request_that_is_sent_right_behind_the_answer_keeps_its_span() {
+    let store = crate::capture::Store::default();
+    let mut ask = |number: u64| {
+        let sent = store.mark(Mark::Sent { delivery: "d".into() });
+        let answered = store.mark(Mark::Answered { delivery: "d".into() });
+        let server = in_trace(u8::try_from(number).unwrap(), server(number, None, &[]));
+        let span = Span { start_unix_nano: sent.unix_nano, end_unix_nano: answered.unix_nano + 1_000, ..server };
+        (Delivery { form: ContextForm::Absent, sent, answered, ..delivery() }, span)
+    };
+    let asked: Vec<_> = (1..=3).map(&mut ask).collect();
+    export(&store, asked.iter().map(|(_, span)| span.clone()).collect());
+    for (delivery, span) in &asked {
+        let evidence = store.look(|capture| request(capture, delivery, Options { since: None, ..alone() }));
+        let entries: Vec<SpanId> = evidence.entries.iter().map(|entry| entry.span_id).collect();
+        assert_eq!(entries, [span.span_id]);
+    }
+}
+
+#[test]
+fn where_a_service_was_stopped_before_it_was_seen_idle_time_alone_says_nothing() {
+    let line = |stopped: bool, rested: u64| {
+        let store = store(vec![server(1, Some(99), &[])], Vec::new());
+        store.add_line(String::new(), |_, arrival| {
+            vec![LogRecord { arrival: Arrival { seq: arrival.seq, unix_nano: 15 }, ..record(None, None) }]
+        });
+        let now = store.mark(Mark::Ready).unix_nano;
+        if stopped {
+            store.stamp_next(Arrival { seq: 90, unix_nano: now + rested });
+            store.mark(Mark::StopRequested { signal: "SIGTERM".into() });
+        }
+        store.look(|capture| request(capture, &delivery(), alone())).logs.len()
+    };
+    assert_eq!(line(false, 0), 1);
+    assert_eq!(line(true, 1_000_000), 0);
+    assert_eq!(line(true, 2_000_000_000), 1, "it had its time");
+}
+
+#[test]
+fn a_line_without_ids_that_only_comes_among_several_requests_is_of_none() {
+    let found = |usual: Option<&HashSet<Shape>>| {
+        let options = Options { exclusive: false, alone: true, usual, ..alone() };
+        find(vec![server(1, Some(99), &[])], vec![record(None, None)], &delivery(), options).logs.len()
+    };
+    assert_eq!(found(None), 1);
+    assert_eq!(found(Some(&HashSet::new())), 0);
+    assert_eq!(found(Some(&HashSet::from([Shape::of(&record(Some(1), Some(1)))]))), 1);
+}
+
+#[test]
+fn what_the_collector_refused_for_good_is_not_missed() {
+    let refused = HashSet::from([(trace_id(1), span_id(7)), (trace_id(5), span_id(7))]);
+    let judged = |refused| {
+        let options = Options { refused, ..alone() };
+        let spans = vec![server(1, Some(99), &[]), span(2, Some(7), "a")];
+        let evidence = find(spans, vec![record(Some(1), Some(7))], &delivery(), options);
+        (crate::correlation::correlated(&evidence.logs[0], &evidence).is_ok(), evidence.not_received().count())
+    };
+    assert_eq!(judged(None), (false, 1));
+    assert_eq!(judged(Some(&refused)), (true, 0));
+}

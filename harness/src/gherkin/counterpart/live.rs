@@ -18,7 +18,7 @@ use crate::{
         Capture, Mark, Store,
         sink::behaviour::{Behaviour, Rule},
     },
-    correlation::aftermath::{TRIALS, WITHIN},
+    correlation::repetition::{TRIALS, WITHIN},
     deployment::{Exit, Memory, Proof, SiteError},
     evidence::{ActRecord, Settled, StepRecord, Undertaking},
     gherkin::run::Running,
@@ -222,11 +222,9 @@ impl Live {
     pub(super) async fn repeat(&self, target: &str) {
         for asks in std::iter::repeat_n([true, false], TRIALS).flatten() {
             self.store().mark(Mark::Trial { target: target.to_owned(), asks });
-            if asks {
-                self.running.instance.ask(target).await;
-            }
+            let trace_id = if asks { self.running.instance.ask(target).await } else { None };
             self.until(Instant::now() + WITHIN, |_| None::<()>).await;
-            self.store().mark(Mark::TrialOver { target: target.to_owned() });
+            self.store().mark(Mark::TrialOver { target: target.to_owned(), trace_id });
         }
     }
 

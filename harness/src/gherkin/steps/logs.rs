@@ -213,9 +213,9 @@ pub(super) fn every_record_is_correlated(seen: &Seen<'_>) -> Result<(), String> 
             let reasons: Vec<String> =
                 failures.iter().map(|failure| format!("({}) {failure}", failure.condition())).collect();
             let among = |records: &[Arc<LogRecord>]| records.iter().any(|other| Arc::ptr_eq(other, record));
-            let guessed = if among(&evidence.set_off) {
-                "; it came behind the answer, and is taken for the request's because it came again each time the request was \
-                 repeated, and not in the times between"
+            let guessed = if among(&evidence.repeated) {
+                "; it is taken for the request's because such a line came again each time the request was repeated, and not in the \
+                 times between"
             } else if among(&evidence.guessed) {
                 "; it is taken for the request's because nothing else was asked of the service when it came, and it did not \
                  come when nothing was"

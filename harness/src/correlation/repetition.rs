@@ -1,0 +1,164 @@
+//! Whether that comes again which came with a request and may be its own.
+//!
+//! A thread or a task that lost its context writes lines without ids behind the answer, begins traces of its own, or goes on
+//! in the trace of an earlier request. So do fences, jobs and work that an earlier request deferred; neither time nor ids say
+//! whose it is. What says so is repetition: where the same request is made again ([`TRIALS`] times, with nothing else under
+//! way), the same comes again each time, and never in the silence behind it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{background::Shape, detached::SpanShape};
+use crate::{
+    capture::{Capture, Mark},
+    telemetry::{LogOrigin, LogRecord, Span, TraceId},
+};
+
+/// How long after its answer that is looked for which a request left behind.
+pub const WITHIN: Duration = Duration::from_millis(300);
+
+/// How often a request is repeated, with as long a silence behind each. A job that runs every few seconds is taken for the
+/// request's once in a million.
+pub const TRIALS: usize = 3;
+
+/// What came with a request that was alone, and nothing but the time says that it is of that request.
+#[derive(Debug, Clone, Default)]
+pub struct Doubtful {
+    /// Structured lines without ids, within [`WITHIN`] of the answer.
+    pub lines: Vec<Arc<LogRecord>>,
+    /// Root spans of other traces without a link, that began before that.
+    pub roots: Vec<Arc<Span>>,
+    /// Spans that began before the answer, below a span of another trace.
+    pub strays: Vec<Arc<Span>>,
+    /// Records that were written before the answer and name another trace.
+    pub records: Vec<Arc<LogRecord>>,
+}
+
+impl Doubtful {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.roots.is_empty() && self.strays.is_empty() && self.records.is_empty()
+    }
+
+    /// Only what came again in each trial with the request, and in none without; of what is in another trace only that which the
+    /// repeated request had none of in its own. `None` where the request was not repeated.
+    pub fn repeated(self, capture: &Capture, target: &str) -> Option<Self> {
+        let trials = Trials::of(capture, target)?;
+        let Self { mut lines, mut roots, mut strays, mut records } = self;
+        if !(lines.is_empty() && records.is_empty()) {
+            let came = trials.each(|trial| trial.records(capture));
+            lines.retain(|record| came.set_off(&Shape::of(record), |trace_id| trace_id.is_none()));
+            records.retain(|record| came.is_elsewhere(capture, &Shape::of(record)));
+        }
+        if !(roots.is_empty() && strays.is_empty()) {
+            let came = trials.each(|trial| trial.spans(capture));
+            roots.retain(|span| came.set_off(&SpanShape::of(span), |_| true));
+            strays.retain(|span| came.is_elsewhere(capture, &SpanShape::of(span)));
+        }
+        Some(Self { lines, roots, strays, records })
+    }
+}
+
+/// A time in which a target was asked for once, or nothing was asked: from and to, by order and by clock.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    asks: bool,
+    /// What the service was told to carry on.
+    trace_id: Option<TraceId>,
+    order: (u64, u64),
+    time: (u64, u64),
+}
+
+/// Shapes with the traces that they came in; `None` for a record without.
+type Shapes<T> = HashMap<T, HashSet<Option<TraceId>>>;
+
+impl Trial {
+    fn records(&self, capture: &Capture) -> Shapes<Shape> {
+        let mut shapes = Shapes::new();
+        // Records come in batches, and later than they were written.
+        for record in capture.logs().since(self.order.0) {
+            let written = record.time_unix_nano.filter(|_| record.origin == LogOrigin::Otlp);
+            let came = match written {
+                Some(time) => (self.time.0..=self.time.1).contains(&time),
+                None => (self.order.0..=self.order.1).contains(&record.arrival.seq),
+            };
+            if came && record.format.is_structured() {
+                shapes.entry(Shape::of(record)).or_default().insert(record.trace_id.valid());
+            }
+        }
+        shapes
+    }
+
+    fn spans(&self, capture: &Capture) -> Shapes<SpanShape> {
+        let (from, to) = self.time;
+        let began = |start: u64| (from..=to).contains(&start);
+        let mut shapes = Shapes::new();
+        for span in capture.spans().since(self.order.0).only(|row| began(row.start_unix_nano())) {
+            shapes.entry(SpanShape::of(span)).or_default().insert(Some(span.trace_id));
+        }
+        shapes
+    }
+}
+
+struct Trials(Vec<Trial>);
+
+impl Trials {
+    fn of(capture: &Capture, target: &str) -> Option<Self> {
+        let mut begun = None;
+        let mut trials = Vec::new();
+        for entry in capture.lifecycle() {
+            match &entry.mark {
+                Mark::Trial { target: of, asks } if of == target => begun = Some((*asks, entry.arrival)),
+                Mark::TrialOver { target: of, trace_id } if of == target => {
+                    if let Some((asks, from)) = begun.take() {
+                        let order = (from.seq, entry.arrival.seq);
+                        let time = (from.unix_nano, entry.arrival.unix_nano);
+                        trials.push(Trial { asks, trace_id: *trace_id, order, time });
+                    }
+                }
+                _ => {}
+            }
+        }
+        let with = trials.iter().filter(|trial| trial.asks).count();
+        (with >= TRIALS && trials.len() - with >= TRIALS).then_some(Self(trials))
+    }
+
+    fn each<T>(&self, came: impl Fn(&Trial) -> Shapes<T>) -> Came<T> {
+        Came(self.0.iter().map(|trial| (*trial, came(trial))).collect())
+    }
+}
+
+/// What came in each trial, in their order.
+struct Came<T>(Vec<(Trial, Shapes<T>)>);
+
+impl<T: Eq + Hash> Came<T> {
+    /// Whether it came each time the target was asked for, in a trace that `fits`, and at no other time.
+    fn set_off(&self, what: &T, fits: impl Fn(Option<TraceId>) -> bool) -> bool {
+        let came = |shapes: &Shapes<T>| shapes.get(what).is_some_and(|traces| traces.iter().any(|trace| fits(*trace)));
+        self.0.iter().all(|(trial, shapes)| came(shapes) == trial.asks)
+    }
+
+    /// Whether it came each time the target was asked for, and at no other time, always in a trace that is not the one that was
+    /// told. Where no span at all came in that one, the service does not carry traces on, and nothing is said.
+    fn is_elsewhere(&self, capture: &Capture, what: &T) -> bool {
+        self.set_off(what, |trace| trace.is_some())
+            && self.0.iter().filter(|(trial, _)| trial.asks).all(|(trial, shapes)| {
+                let carried_on = trial.trace_id.is_some_and(|told| capture.spans_of(told).next().is_some());
+                let own = shapes.get(what).is_some_and(|traces| traces.contains(&trial.trace_id));
+                carried_on && !own
+            })
+    }
+}
+
+/// Whether a request was repeated already.
+pub fn was_repeated(capture: &Capture, target: &str) -> bool {
+    Trials::of(capture, target).is_some()
+}
+
+#[cfg(test)]
+#[path = "repetition_tests.rs"]
+mod tests;
