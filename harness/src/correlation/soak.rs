@@ -113,7 +113,7 @@ fn hangs_on_caller(span: &Span, delivery: &Delivery) -> bool {
 }
 
 /// What was captured in the traces that the service was told to carry on.
-fn of_trace(capture: &Capture, delivery: &Delivery, ignore: &[Regex]) -> RequestEvidence {
+pub fn of_trace(capture: &Capture, delivery: &Delivery, ignore: &[Regex]) -> RequestEvidence {
     let caller = delivery.caller.filter(|_| delivery.form != ContextForm::Absent);
     let runtime = delivery.invocation.as_ref().and_then(|invocation| invocation.runtime_trace_header.as_ref());
     let runtime = runtime.and_then(|header| header.parse::<XrayHeader>().ok()).map(|header| header.root);

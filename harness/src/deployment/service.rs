@@ -107,7 +107,12 @@ impl Service {
                                 return;
                             }
                             Ok(response) => state = format!("GET {target} is answered with {}", response.status),
-                            Err(error) => state = error.to_string(),
+                            Err(error) => {
+                                if matches!(error, http::HttpError::NoConnection { .. }) {
+                                    store.mark(Mark::ReadyUnheard);
+                                }
+                                state = error.to_string();
+                            }
                         }
                     }
                 }

@@ -62,9 +62,86 @@ pub fn kept_apart(alone: &[Left], together: &[Left]) -> Result<(), String> {
     none_of(wrong, |more| format!("mixed      and {more} more"))
 }
 
+/// The same for very many requests, of which no more is kept than how far each item is off.
+#[derive(Debug)]
+pub struct Sums {
+    alone: Left,
+    requests: usize,
+    /// How often an item came, and the requests that have another number than the one that was alone.
+    items: BTreeMap<String, (usize, Vec<(usize, usize)>)>,
+}
+
+/// Requests that are told for an item.
+const EXAMPLES: usize = 5;
+
+impl Sums {
+    /// Nothing yet, to be held against what a request left that was alone.
+    pub fn beside(alone: Left) -> Self {
+        let items = alone.0.keys().map(|item| (item.clone(), (0, Vec::new()))).collect();
+        Self { alone, requests: 0, items }
+    }
+
+    /// What the request with this number left.
+    pub fn add(&mut self, number: usize, left: &Left) {
+        self.requests += 1;
+        for (item, (sum, off)) in &mut self.items {
+            let count = left.count(item);
+            *sum += count;
+            if count != self.alone.count(item) {
+                off.push((number, count));
+            }
+        }
+    }
+
+    /// Whether each has its own.
+    ///
+    /// # Errors
+    /// With what is in the wrong request, and the first such requests.
+    pub fn are_apart(&self) -> Result<(), String> {
+        let mixed = self.items.iter().filter_map(|(item, (sum, off))| {
+            let own = self.alone.count(item);
+            if off.is_empty() || *sum != own * self.requests {
+                return None;
+            }
+            let first: Vec<String> =
+                off.iter().take(EXAMPLES).map(|(number, count)| format!("request {number} has {count}")).collect();
+            let (off, others) = (off.len(), self.requests);
+            let first = first.join(", ");
+            Some(format!(
+                "mixed      {item}: {own} in the request that was alone; {off} of the {others} others have another number, and \
+                 together they have as many as they should: {first}"
+            ))
+        });
+        none_of(mixed.collect(), |more| format!("mixed      and {more} more"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sums(own: usize, counts: &[usize]) -> Result<(), String> {
+        let mut sums = Sums::beside(left(&[("SERVER", 1), ("line", own)]));
+        for (at, &count) in counts.iter().enumerate() {
+            sums.add(at + 1, &left(&[("SERVER", 1), ("line", count), ("other", at)]));
+        }
+        sums.are_apart()
+    }
+
+    #[test]
+    fn of_many_requests_those_that_have_what_others_lack_are_told() {
+        let wrong = sums(1, &[1, 2, 0, 1]).unwrap_err();
+        assert!(wrong.contains("line: 1 in the request that was alone; 2 of the 4 others"), "{wrong}");
+        assert!(wrong.ends_with("request 2 has 2, request 3 has 0") && !wrong.contains("SERVER"), "{wrong}");
+    }
+
+    #[test]
+    fn of_many_requests_a_cache_a_retry_or_what_only_the_others_have_is_no_mixing() {
+        assert_eq!(sums(1, &[1, 1, 1]), Ok(()));
+        assert_eq!(sums(1, &[1, 0, 0]), Ok(()));
+        assert_eq!(sums(1, &[1, 2, 1]), Ok(()));
+        assert_eq!(sums(0, &[3, 0, 0]), Ok(()));
+    }
 
     fn left(items: &[(&str, usize)]) -> Left {
         items.iter().flat_map(|&(item, count)| std::iter::repeat_n(item.to_owned(), count)).collect()

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     capture::Capture,
-    correlation::soak::{Flaw, Kind, flaws, quoting_without_ids},
+    correlation::soak::{Flaw, Kind, flaws, of_trace, quoting_without_ids},
+    expectation::mixing::{Left, Sums},
     report::Problem,
     stimulus::{Caller, ContextForm, Delivery, HttpResponse, Invocation},
     telemetry::Arrival,
@@ -190,6 +191,10 @@ impl Scene {
         if !found.is_empty() {
             return Err(Problem::failed(format!("{}\n{} · {proof}", told(soak, &found), self.stage.spec.name)));
         }
+        if let Err(mixed) = self.requests_are_apart(soak, &all).await {
+            let name = &self.stage.spec.name;
+            return Err(Problem::failed(format!("{mixed}\n{name} · {proof}")));
+        }
         self.proofs.insert(format!(
             "{} requests in {:.1} s, all complete {:.1} s later; {proof}",
             soak.asked.len(),
@@ -197,6 +202,22 @@ impl Scene {
             began.elapsed().as_secs_f64()
         ));
         Ok(())
+    }
+
+    /// Whether each left behind what the last one did, which was alone: a context in a global variable makes well-formed traces of
+    /// the wrong spans.
+    async fn requests_are_apart(&self, soak: &Soak, all: &[usize]) -> Result<(), String> {
+        let Some((&last, others)) = all.split_last() else { return Ok(()) };
+        let store = self.instance.store();
+        let left = |capture: &Capture, at: usize| Left::of(&of_trace(capture, &soak.delivery(at), &self.stage.ignore));
+        let mut sums = Sums::beside(store.look(|capture| left(capture, last)));
+        let like: Vec<usize> =
+            others.iter().copied().filter(|&at| soak.asked[at].status == soak.asked[last].status).collect();
+        for part in like.chunks(AT_ONCE) {
+            store.look(|capture| part.iter().for_each(|&at| sums.add(at + 1, &left(capture, at))));
+            tokio::task::yield_now().await;
+        }
+        sums.are_apart()
     }
 
     fn flaws(&self, capture: &Capture, soak: &Soak, at: usize) -> Vec<Flaw> {

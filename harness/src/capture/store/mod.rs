@@ -118,6 +118,8 @@ pub enum Mark {
     },
     /// A request of the harness's own asks whether it answers yet.
     ReadyAsked,
+    /// Nobody listened to that request.
+    ReadyUnheard,
     /// It answers.
     Ready,
     /// A stimulus is about to be sent.
