@@ -239,7 +239,11 @@ impl Scene {
             let open = which.iter().map(|&at| &self.sent[at]);
             let open = open.filter(|sent| sent.settled.as_ref().is_some_and(|settled| !settled.ended));
             let named = open.flat_map(|sent| self.evidence(capture, sent).traces_named_beside().collect::<Vec<_>>());
-            named.filter(|&trace_id| capture.spans_of(trace_id).next().is_none()).collect()
+            // What the collector refused for good does not come.
+            let refused: HashSet<TraceId> = self.refused().into_iter().map(|(trace_id, _)| trace_id).collect();
+            named
+                .filter(|trace_id| !refused.contains(trace_id) && capture.spans_of(*trace_id).next().is_none())
+                .collect()
         };
         let named = store.look(unknown);
         if named.is_empty() || self.stage.waited_for_traces.get() {
