@@ -52,8 +52,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
         keyword: Keyword::When,
         expression: "the service is stopped with {signal}",
-        about: "The signal is sent to the process group or the container; what the service exports on its way out still \
-                counts. It is killed after 10 s.",
+        about: "The signal is sent to the process group, or with `signal-to = \"leader\"` to its first process alone, or to the \
+                container; what the service exports on its way out still counts. It is killed after 10 s.",
         example: "When the service is stopped with SIGTERM",
         need: Need::Own,
         run: |world, arguments| {
