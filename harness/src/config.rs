@@ -155,6 +155,8 @@ pub struct Deployment {
     /// Worker processes that the service runs; each must show itself in the resource. Default 1.
     #[serde(default = "default_workers")]
     pub workers: usize,
+    /// Who is signalled when the service is stopped (`process` only). Default `group`.
+    pub signal_to: Option<SignalTo>,
     /// The gateway in front of a function.
     #[serde(default)]
     pub gateway: Gateway,
@@ -214,6 +216,17 @@ impl fmt::Display for Kind {
             Self::LambdaContainer => "lambda-container",
         })
     }
+}
+
+/// Who of a process deployment gets the signal that stops it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignalTo {
+    /// Every process of the group at once, as Ctrl-C and systemd do.
+    #[default]
+    Group,
+    /// The first process alone, as `docker stop` and Kubernetes do: its children's end is its affair.
+    Leader,
 }
 
 /// A binary target of a Cargo workspace.
@@ -479,6 +492,13 @@ impl Deployment {
         problems.extend(self.gateway.problems());
         if !self.wrap.is_empty() && self.kind.is_container() {
             problems.push("`wrap` is for processes; put the wrapper into the image".into());
+        }
+        if self.signal_to.is_some() && self.kind != Kind::Process {
+            let what = match self.kind {
+                Kind::Container => "an engine signals the first process alone",
+                _ => "an environment is shut down as Lambda does it",
+            };
+            problems.push(format!("`signal-to` is for kind process; {what}"));
         }
         if self.workers == 0 {
             problems.push("`workers` must be at least 1".into());

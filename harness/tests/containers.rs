@@ -17,7 +17,7 @@ use tracegate::{
     capture::{Mark, Store, sink},
     config::Config,
     deployment::{
-        Launch, Sandbox, Site,
+        Deployment, Launch, Sandbox, Site, SiteError,
         artifact::{self, Linking},
         container::{ContainerSite, LABEL, engine_available},
     },
@@ -103,11 +103,18 @@ impl Fixture {
         let launch = Launch {
             command: self.program.iter().cloned().chain(arguments).collect(),
             env: env.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>(),
-            directory: None,
             port,
-            extension: None,
+            ..Launch::default()
         };
         self.site.launch(launch, self.store.clone()).await.unwrap()
+    }
+
+    /// Starts it as a run does, until it is ready.
+    async fn deploy(self, name: &str, arguments: &[&str]) -> Result<Deployment, SiteError> {
+        let program = self.program.iter().cloned().chain(arguments.iter().map(|&argument| argument.to_owned()));
+        let sink = sink::Sink::start(self.store.clone()).await.unwrap();
+        let (spec, site) = (&self.config.deployments[name], Arc::new(self.site));
+        Deployment::start(spec, program.collect(), site, self.store, sink.address(), &BTreeMap::new()).await
     }
 
     fn lines(&self, origin: LogOrigin) -> Vec<String> {
@@ -196,6 +203,27 @@ async fn an_http_service_is_reached_on_loopback_and_stops_in_order_at_sigterm() 
     let exit = sandbox.stop(Signal::SIGTERM, Duration::from_secs(20)).await;
     assert_eq!((exit.status.as_str(), exit.orderly), ("exit status: 0", true));
     assert_eq!(fixture.config.deployments["http"].port, fixture.site.free_port().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_exits_at_once_is_an_error_with_its_status_and_its_last_output() {
+    if !engine().await {
+        return;
+    }
+    let error = Fixture::subject("exits").await.deploy("exits", &["say", "3"]).await.unwrap_err();
+    for part in [
+        "deployment exits (container ",
+        "ended before it was ready: exit status: 3",
+        "stdout | to stdout",
+        "stdout | without a line feed",
+        "stderr | to stderr",
+    ] {
+        assert!(error.what.contains(part), "{part} is missing in: {error}");
+    }
+    // One that goes on is no such case, whatever it lacks.
+    let fixture = Fixture::new("stays", &format!("port = 8080\nbinary = {TRACEGATE:?}")).await;
+    let deployment = fixture.deploy("stays", &["serve", "--host", "0.0.0.0", "--port", "8080"]).await.unwrap();
+    assert_eq!(deployment.crashed(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

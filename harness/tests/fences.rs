@@ -16,7 +16,7 @@ use axum::{Router, extract::State, http::HeaderMap};
 use nix::sys::signal::Signal as UnixSignal;
 use tokio::{sync::watch, time::Instant};
 use tracegate::{
-    capture::{Capture, Decoded, Encoding, ExportRequest, Signal, Store, Transport},
+    capture::{Capture, Decoded, Encoding, ExportRequest, Lifecycle, Mark, Signal, Store, Transport},
     config::Config,
     deployment::{Deployment, Exit, Incomplete, Launch, LogFence, Proof, Sandbox, Site, SiteError},
     stimulus::{Caller, ContextForm, Delivery, HttpRequest},
@@ -40,6 +40,8 @@ struct Behaviour {
     propagates: bool,
     /// Whether it names its instances.
     named: bool,
+    /// Processes that requests go to in turn, where they are not its workers: without end where every request has its own.
+    processes: Option<usize>,
     /// A path whose requests it answers with the help of another process, with an exporter of its own.
     calls_on: &'static str,
     /// Paths whose requests write an OTLP log record.
@@ -58,6 +60,7 @@ impl Default for Behaviour {
             excluded: "",
             propagates: true,
             named: true,
+            processes: None,
             calls_on: "",
             logs: &[],
             delay,
@@ -87,7 +90,8 @@ fn export(signal: Signal) -> ExportRequest {
 
 impl Service {
     fn handle(&self, path: &str, headers: &HeaderMap) {
-        let worker = self.next.fetch_add(1, Ordering::SeqCst) % self.behaviour.workers;
+        let number = self.next.fetch_add(1, Ordering::SeqCst);
+        let worker = number % self.behaviour.workers;
         if worker >= self.behaviour.instrumented || path == self.behaviour.excluded {
             return;
         }
@@ -97,8 +101,11 @@ impl Service {
         let ids = ids.next().zip(ids.next()).filter(|_| self.behaviour.propagates);
         let trace_id: TraceId = ids.and_then(|(id, _)| id.parse().ok()).unwrap_or_else(TraceId::random);
         let span_id = SpanId::random();
-        let instance =
-            self.behaviour.named.then(|| ("service.instance.id", Value::from(format!("worker-{worker}").as_str())));
+        let name = match self.behaviour.processes {
+            Some(processes) => format!("process-{:03}", number % processes),
+            None => format!("worker-{worker}"),
+        };
+        let instance = self.behaviour.named.then(|| ("service.instance.id", Value::from(name.as_str())));
         let resource = Arc::new(Resource { attributes: instance.into_iter().collect(), schema_url: String::new() });
         let scope = Arc::new(Scope::default());
         let user_agent = Value::from(text("user-agent").as_str());
@@ -333,6 +340,59 @@ async fn a_process_that_no_get_request_reaches_leaves_no_proof_and_the_reason_sa
     deployment.store().until(Instant::now() + PATIENCE, |capture| both(capture).then_some(())).await.unwrap();
     let incomplete = settle(&deployment, &delivery, Duration::from_millis(300)).await.unwrap_err();
     assert!(incomplete.reason.contains("from behind, worker-0; set `fence`"), "{incomplete}");
+}
+
+/// One that came, with its telemetry: then it is known which process answered it.
+async fn send_and_see(deployment: &Deployment) -> Delivery {
+    let delivery = send(deployment, ContextForm::Both).await;
+    let came = |capture: &Capture| capture.spans_of(delivery.trace_id().unwrap()).next().map(drop);
+    deployment.store().until(Instant::now() + PATIENCE, came).await.unwrap();
+    delivery
+}
+
+#[tokio::test]
+async fn where_every_request_has_a_process_of_its_own_the_wait_ends_early_and_the_reason_says_why() {
+    let deployment = start(Behaviour { processes: Some(usize::MAX), ..Behaviour::default() }).await;
+    let delivery = send_and_see(&deployment).await;
+    let incomplete = settle(&deployment, &delivery, Duration::from_secs(300)).await.unwrap_err();
+    for part in ["process-006 and 11 more", "each fence came back from a process of its own", "set `quiet`"] {
+        assert!(incomplete.reason.contains(part), "{part} is missing in: {incomplete}");
+    }
+    assert!(incomplete.waited < Duration::from_secs(100), "{incomplete}");
+}
+
+#[tokio::test]
+async fn where_every_request_has_a_process_of_its_own_a_declared_silence_is_enough() {
+    let behaviour = Behaviour { processes: Some(usize::MAX), ..Behaviour::default() };
+    let deployment = start_with(behaviour, "quiet = \"150ms\"").await;
+    let mut sent = Vec::new();
+    for _ in 0..2 {
+        let delivery = send_and_see(&deployment).await;
+        let before = fences_sent(&deployment);
+        let proof = settle(&deployment, &delivery, PATIENCE).await.unwrap();
+        assert_eq!(proof.to_string(), "nothing for 150ms (no proof)");
+        sent.push(fences_sent(&deployment) - before);
+    }
+    assert!(sent[0] >= 16 && sent[1] == 0, "the second time it is known: {sent:?}");
+}
+
+fn fences_sent(deployment: &Deployment) -> usize {
+    let is_fence = |entry: &&Lifecycle| matches!(entry.mark, Mark::FenceSent { .. });
+    deployment.store().look(|capture| capture.lifecycle().iter().filter(is_fence).count())
+}
+
+#[tokio::test]
+async fn a_few_processes_that_answer_in_turn_are_waited_for_and_so_are_declared_workers() {
+    let deployment = start(Behaviour { processes: Some(10), ..Behaviour::default() }).await;
+    let delivery = send_and_see(&deployment).await;
+    assert!(matches!(settle(&deployment, &delivery, PATIENCE).await, Ok(Proof::Fence { .. })));
+    assert!(fences_sent(&deployment) >= 10, "none but the tenth reaches the process again");
+    let workers = Behaviour { workers: 2, instrumented: 2, processes: Some(usize::MAX), ..Behaviour::default() };
+    let deployment = start(workers).await;
+    let delivery = send_and_see(&deployment).await;
+    let incomplete = settle(&deployment, &delivery, Duration::from_secs(1)).await.unwrap_err();
+    assert!(!incomplete.reason.contains("of its own") && incomplete.reason.contains(" more; "), "{incomplete}");
+    assert!(incomplete.waited >= Duration::from_secs(1), "{incomplete}");
 }
 
 #[tokio::test]

@@ -147,6 +147,43 @@ async fn a_service_that_does_not_become_ready_in_time_is_an_error_that_says_what
     assert!(error.what.contains("no line contains \"accepting\""), "{error}");
 }
 
+/// Its worker ends at SIGUSR1, which the leader sends it, and says when it got SIGTERM itself. The leader waits for it.
+const SUPERVISOR: &str = r#"
+trap 'kill -USR1 $!; wait $!; exit 0' TERM
+sh -c '
+  trap "echo the worker was signalled" TERM
+  trap "over=1" USR1
+  echo the worker is up
+  until [ "$over" ]; do sleep 0.01; done
+  echo the worker flushed
+' &
+while :; do sleep 0.01; done
+"#;
+
+async fn supervised(setting: &str) -> Deployment {
+    let text = format!(
+        "[deployments.api]\nkind = \"process\"\ncommand = [\"sh\"]\nready = {{ log = \"the worker is up\" }}\n{setting}"
+    );
+    let config = Config::parse(&text, Path::new("/"), Path::new("tracegate.toml")).unwrap();
+    let program = ["sh", "-c", SUPERVISOR].map(str::to_owned).to_vec();
+    let (sink, store) = (SocketAddr::from(([127, 0, 0, 1], 4318)), Arc::new(Store::default()));
+    let (spec, site) = (&config.deployments["api"], Arc::new(ProcessSite));
+    Deployment::start(spec, program, site, store, sink, &BTreeMap::new()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stop_signals_every_process_of_the_group_or_its_leader_alone_as_the_setting_says() {
+    for (setting, worker_signalled) in [("", true), ("signal-to = \"group\"", true), ("signal-to = \"leader\"", false)]
+    {
+        let deployment = supervised(setting).await;
+        let exit = deployment.stop(Signal::SIGTERM, PATIENCE).await;
+        assert_eq!(exit, Exit { status: "exit status: 0".into(), orderly: true }, "{setting}");
+        let lines = lines(&deployment);
+        assert!(lines.contains(&"the worker flushed".to_owned()), "{setting}: {lines:?}");
+        assert_eq!(lines.contains(&"the worker was signalled".to_owned()), worker_signalled, "{setting}: {lines:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_service_that_crashes_or_hangs_gives_an_error_that_tells_the_two_apart() {
     let deployment =

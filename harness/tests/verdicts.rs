@@ -102,11 +102,13 @@ impl Reporter for Quiet {
 /// A folder with a feature file, in which the fixture is judged.
 struct Bench {
     folder: tempfile::TempDir,
+    /// More of the deployment's settings.
+    settings: &'static str,
 }
 
 impl Bench {
     fn new(scenarios: &str) -> Self {
-        let bench = Self { folder: tempfile::tempdir().unwrap() };
+        let bench = Self { folder: tempfile::tempdir().unwrap(), settings: "" };
         bench.says(scenarios);
         bench
     }
@@ -128,7 +130,8 @@ impl Bench {
         let executable = std::env::current_exe().unwrap().display().to_string();
         let text = format!(
             "[deployments.fixture]\nkind = \"process\"\ncommand = [{executable:?}, \"service\", \"--exact\", \"--nocapture\"]\n\
-             ready = {{ http = \"/\" }}\npatience = \"5s\"\nenv = {{ SERVE = \"{{port}}\" }}\n"
+             ready = {{ http = \"/\" }}\npatience = \"5s\"\nenv = {{ SERVE = \"{{port}}\" }}\n{}\n",
+            self.settings
         );
         let root = self.folder.path().canonicalize().unwrap();
         let config = Config::parse(&text, &root, Path::new("tracegate.toml")).unwrap();
@@ -370,4 +373,25 @@ async fn what_was_logged_and_never_exported_is_named() {
     let outcomes = bench.run_and_again().await;
     let Problem { message, .. } = problem(&outcomes[0]);
     assert!(message.contains("was logged and never exported: stdout \"served /lost\""), "{message}");
+}
+
+#[tokio::test]
+async fn a_failure_behind_a_stop_says_who_was_signalled_unless_the_configuration_chose() {
+    let stops = ["When a client sends GET /lost", "And the service is stopped with SIGTERM", "Then the trace is whole"];
+    let goes_on = ["When a client sends GET /lost", "Then the trace is whole"];
+    for (settings, steps, told) in [
+        ("", &stops[..], true),
+        ("signal-to = \"leader\"", &stops[..], false),
+        ("signal-to = \"group\"", &stops[..], false),
+        ("", &goes_on[..], false),
+    ] {
+        let bench = Bench { settings, ..Bench::new(&scenario("lost", steps)) };
+        let outcomes = bench.run_and_again().await;
+        let Problem { message, .. } = problem(&outcomes[0]);
+        assert_eq!(
+            message.contains("every process of the group was signalled; `signal-to"),
+            told,
+            "{settings}: {message}"
+        );
+    }
 }

@@ -129,6 +129,23 @@ fn what_proves_completeness_of_a_service_is_refused_for_a_function() {
 }
 
 #[test]
+fn who_is_signalled_is_a_processs_choice_and_refused_for_all_other_kinds() {
+    let web = |setting: &str| parse(&format!("{WEB}{setting}")).map(|config| config.deployments["web"].signal_to);
+    assert_eq!(web("").unwrap(), None);
+    assert_eq!(web("signal-to = 'leader'").unwrap(), Some(SignalTo::Leader));
+    assert_eq!(web("signal-to = 'group'").unwrap(), Some(SignalTo::Group));
+    assert!(web("signal-to = 'all'").unwrap_err().to_string().contains("`group` or `leader`"));
+    let container = "[deployments.c]\nkind = 'container'\nimage = 'x'\nready = { http = '/' }\nsignal-to = 'leader'";
+    for (text, expected) in [
+        (container, "`signal-to` is for kind process; an engine signals the first process alone"),
+        (&format!("{FUNCTION}signal-to = 'group'"), "`signal-to` is for kind process; an environment is shut down"),
+    ] {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn a_misspelt_placeholder_is_named_and_braces_of_the_programs_own_are_not() {
     let web = |argument: &str| {
         let command = format!("command = ['./web', '{argument}']\nready = {{ http = '/' }}");

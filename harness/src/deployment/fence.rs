@@ -20,16 +20,20 @@ use std::{
 use futures::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use self::returned::{Instance, Returned, Signature};
 use super::{
     Incomplete, LogFence, Proof,
+    proof::some_of,
     service::{Service, next_mark, probe},
 };
 use crate::{
     capture::{Capture, LogRow, Mark, Signal, Store},
     config,
     stimulus::{Caller, Delivery, HttpRequest, HttpResponse, http},
-    telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanId, SpanKind, TraceId, Value},
+    telemetry::{SpanId, TraceId},
 };
+
+mod returned;
 
 /// A fence of which nothing has come back for this long is followed by another one: a sampler may have dropped it, or
 /// another worker may have answered it.
@@ -64,7 +68,8 @@ struct Known {
     sent: Vec<Fence>,
     /// Whether the target writes OTLP log records; `None` before the first fence.
     logs: Option<bool>,
-    /// Whether fences were given their time once and nothing came back, where `quiet` is declared.
+    /// Whether fences were given their time once and nothing came back that could speak for a request, where `quiet` is
+    /// declared.
     hopeless: bool,
     /// The trace of every request of the harness's own.
     traces: Vec<TraceId>,
@@ -79,103 +84,9 @@ struct Fence {
     at: Instant,
 }
 
-/// The trace and the `User-Agent` of a request, by which its telemetry is known.
-struct Signature<'a> {
-    trace_id: Option<TraceId>,
-    mark: &'a str,
-}
-
-impl<'a> Signature<'a> {
-    fn of(delivery: &'a Delivery) -> Self {
-        Self { trace_id: delivery.trace_id(), mark: &delivery.user_agent }
-    }
-
-    fn has(&self, trace_id: Option<TraceId>, attributes: &Attributes) -> bool {
-        (trace_id.is_some() && trace_id == self.trace_id)
-            || !self.mark.is_empty()
-                && attributes.iter().any(|(_, value)| matches!(value, Value::String(text) if text == self.mark))
-    }
-
-    fn span(&self, span: &Span) -> bool {
-        // Who begins a new trace at the edge may say so with a link to the one that it was told. A consumer does that too, and
-        // later.
-        let linked = |trace_id: TraceId| span.links.iter().any(|link| link.trace_id == trace_id.to_string());
-        let edge = span.kind == SpanKind::Server && span.parent_span_id.is_none();
-        self.has(Some(span.trace_id), &span.attributes) || (edge && self.trace_id.is_some_and(linked))
-    }
-
-    fn record(&self, record: &LogRecord) -> bool {
-        record.origin == LogOrigin::Otlp && self.has(record.trace_id.valid(), &record.fields)
-    }
-}
-
 impl Fence {
     fn signature(&self) -> Signature<'_> {
         Signature { trace_id: Some(self.trace_id), mark: &self.mark }
-    }
-}
-
-/// An instance's name; a resource without one is one instance, which several workers then share.
-type Instance = Option<String>;
-
-/// What came back of a round of fences.
-#[derive(Debug, Default)]
-struct Returned {
-    fences: usize,
-    spans: BTreeSet<Instance>,
-    logs: BTreeSet<Instance>,
-    /// Instances with a span of the delivery.
-    span_parts: BTreeSet<Instance>,
-    /// Instances with a log record of the delivery. A process should call itself the same in all signals, and does not always.
-    log_parts: BTreeSet<Instance>,
-}
-
-impl Returned {
-    fn of(capture: &Capture, fences: &[Fence], deliveries: &[&Delivery]) -> Self {
-        let after = fences.first().map_or(0, |fence| fence.after);
-        let own: Vec<Signature<'_>> = deliveries.iter().map(|delivery| Signature::of(delivery)).collect();
-        let sent = deliveries.iter().map(|delivery| delivery.sent.seq).min().unwrap_or(0);
-        let mut returned = Self::default();
-        let mut back = BTreeSet::new();
-        for span in capture.spans().iter().rev().take_while(|span| span.arrival.seq > sent) {
-            if own.iter().any(|own| own.span(span)) {
-                returned.span_parts.insert(span.resource.instance());
-            } else if span.arrival.seq > after
-                && let Some(index) = fences.iter().position(|fence| fence.signature().span(span))
-            {
-                back.insert(index);
-                returned.spans.insert(span.resource.instance());
-            }
-        }
-        for record in capture.logs().iter().rev().take_while(|record| record.arrival.seq > sent) {
-            let instance = record.resource.as_ref().and_then(|resource| resource.instance());
-            if own.iter().any(|own| own.record(record)) {
-                returned.log_parts.insert(instance);
-            } else if record.arrival.seq > after && fences.iter().any(|fence| fence.signature().record(record)) {
-                returned.logs.insert(instance);
-            }
-        }
-        returned.fences = back.len();
-        returned
-    }
-
-    /// Whether fences' spans came from every process that matters.
-    fn covers_spans(&self, workers: usize) -> bool {
-        if self.span_parts.is_empty() { self.spans.len() >= workers } else { self.spans.is_superset(&self.span_parts) }
-    }
-
-    /// Whether fences' log records came from every process that matters and exports any.
-    fn covers_logs(&self, capture: &Capture, workers: usize) -> bool {
-        if self.span_parts.is_empty() && self.log_parts.is_empty() {
-            return self.logs.len() >= workers;
-        }
-        let parts = self.span_parts.union(&self.log_parts);
-        let missing: BTreeSet<&Instance> = parts.filter(|part| !self.logs.contains(*part)).collect();
-        let exported = |record: &LogRecord| {
-            let instance = record.resource.as_ref().and_then(|resource| resource.instance());
-            missing.contains(&instance)
-        };
-        !self.logs.is_empty() && (missing.is_empty() || !capture.logs().only(LogRow::is_exported).any(|r| exported(r)))
     }
 }
 
@@ -277,7 +188,7 @@ impl Service {
                     spans.any(|span| known.sent.iter().any(|fence| fence.signature().span(span)))
                 })
             });
-            self.fences.with(|known| known.hopeless = !came_back);
+            self.fences.with(|known| known.hopeless |= !came_back);
         }
         if quiet(store, window, deadline).await {
             return Ok(Proof::Quiet(window));
@@ -327,7 +238,12 @@ impl Service {
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             rounds.tick().await;
-            if !fences.is_empty() && Instant::now() >= deadline {
+            let alone = spec.workers == 1
+                && store.look(|capture| Returned::of(capture, &fences, deliveries).each_from_a_process_of_its_own());
+            if alone {
+                self.fences.with(|known| known.hopeless = true);
+            }
+            if alone || (!fences.is_empty() && Instant::now() >= deadline) {
                 return Err(self.incomplete(
                     spec,
                     store,
@@ -458,8 +374,8 @@ impl Service {
     ) -> Incomplete {
         let returned = store.look(|capture| Returned::of(capture, fences, deliveries));
         let named = |instances: &BTreeSet<Instance>| {
-            let names: Vec<&str> = instances.iter().map(|name| name.as_deref().unwrap_or("(no instance)")).collect();
-            if names.is_empty() { "none".into() } else { names.join(", ") }
+            let names = instances.iter().map(|name| name.as_deref().unwrap_or("(no instance)"));
+            if instances.is_empty() { "none".into() } else { some_of(names) }
         };
         let target = spec.fence_target();
         let mut reason = format!("{} fences were sent (GET {target}), {answered} were answered", fences.len());
@@ -492,7 +408,10 @@ impl Service {
                 format!("the request's spans are from {}", named(&returned.span_parts))
             };
             reason += &format!("{} came back, from instances {}; {needed}", returned.fences, named(&returned.spans));
-            if !returned.span_parts.is_empty() {
+            if spec.workers == 1 && returned.each_from_a_process_of_its_own() {
+                reason += "; each fence came back from a process of its own; where every request has one, no fence can speak \
+                           for another: set `quiet` to a silence that is enough";
+            } else if !returned.span_parts.is_empty() {
                 reason += "; set `fence` to the path of a GET request that goes through all of them, or, where there is none, \
                            `quiet` to a silence that is enough";
             }

@@ -81,6 +81,7 @@ impl Deployment {
             env,
             directory: spec.directory.clone(),
             port,
+            signal_to: spec.signal_to.unwrap_or_default(),
             extension: None,
         };
         let running = if spec.kind.is_lambda() {
@@ -93,6 +94,7 @@ impl Deployment {
                     env,
                     directory: spec.directory.clone(),
                     port: None,
+                    signal_to: launch.signal_to,
                     extension: Some(extension.name().to_owned()),
                 }
             };

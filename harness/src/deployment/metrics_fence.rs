@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Incomplete, Proof};
+use super::{Incomplete, Proof, proof::some_of};
 use crate::{
     capture::{Capture, Signal, Store},
     stimulus::Delivery,
@@ -99,7 +99,7 @@ pub(super) async fn settle(
         "{received} metrics were received from this deployment so far, and none that was collected since the request from {}; \
          is its metrics exporter on, and is the interval of its metric reader (OTEL_METRIC_EXPORT_INTERVAL, 60 s unless it is \
          set) shorter than `patience`?",
-        missing.join(", ")
+        some_of(missing.iter().map(String::as_str))
     );
     Err(Incomplete { reason, waited: waited + started.elapsed() })
 }

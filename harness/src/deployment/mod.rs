@@ -19,6 +19,7 @@ mod service;
 mod site;
 
 pub use instance::Deployment;
+pub(crate) use proof::some_of;
 pub use proof::{Incomplete, LogFence, Proof};
 use site::ExitStatus;
 pub use site::{Exit, Launch, Memory, Sandbox, Site, SiteError};

@@ -94,3 +94,26 @@ pub struct Incomplete {
     /// How long was waited.
     pub waited: Duration,
 }
+
+/// Names that a message tells; of the others it tells how many.
+const TOLD: usize = 5;
+
+/// The first of these names, and how many more there are.
+pub(crate) fn some_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    match names.get(TOLD..) {
+        Some(rest) if !rest.is_empty() => format!("{} and {} more", names[..TOLD].join(", "), rest.len()),
+        _ => names.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_names_are_told_and_the_others_counted() {
+        assert_eq!(some_of(["a", "b", "c", "d", "e"]), "a, b, c, d, e");
+        assert_eq!(some_of(["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more");
+    }
+}

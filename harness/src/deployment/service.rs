@@ -29,6 +29,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the exit of a service that closed a connection is waited for, to name it in the error.
 const CRASHES: Duration = Duration::from_millis(500);
 
+/// How long the exit of what was started and has no address is waited for.
+const ENDS: Duration = Duration::from_secs(5);
+
 /// A running service that serves HTTP.
 #[derive(Debug)]
 pub(super) struct Service {
@@ -47,9 +50,15 @@ impl Service {
     ) -> Result<Self, SiteError> {
         let deadline = Instant::now() + spec.start_timeout;
         let sandbox = site.launch(launch, store.clone()).await?;
-        let address = sandbox.address().ok_or_else(|| {
-            SiteError::new(format!("deployment {} ({}) has no address that can be reached", spec.name, sandbox.what()))
-        })?;
+        let Some(address) = sandbox.address() else {
+            // An engine publishes no port of a container that has exited; its status is known once its output is here.
+            let known_by = deadline.min(Instant::now() + ENDS);
+            let what = match tokio::time::timeout_at(known_by, sandbox.exited()).await {
+                Ok(status) => format!("ended before it was ready: {status}\n{}", last_output(store)),
+                Err(_) => "has no address that can be reached".into(),
+            };
+            return Err(SiteError::new(format!("deployment {} ({}) {what}", spec.name, sandbox.what())));
+        };
         let service = Self { sandbox, address, fences: Fences::default() };
         service.become_ready(spec, store, deadline).await?;
         // A service that could not bind its port exits; then the answer came from whoever holds the port.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc,
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::capture::Store;
+use crate::{capture::Store, config::SignalTo};
 
 /// Why something could not be started, reached or stopped: never the telemetry's fault, so always an error of the
 /// environment and not a failed expectation.
@@ -42,6 +42,8 @@ pub struct Launch {
     pub directory: Option<PathBuf>,
     /// Port on which the service listens, as the service sees it; `None` when it serves nothing.
     pub port: Option<u16>,
+    /// Who is signalled when it is stopped (processes only).
+    pub signal_to: SignalTo,
     /// Who it is, when it is not the service itself: an extension's name. Its lines are kept as text of a logger
     /// `extension NAME`, which makes no claim about the service's records.
     pub extension: Option<String>,
@@ -157,7 +159,7 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// The exit status if it has ended.
     fn has_exited(&self) -> Option<String>;
 
-    /// Sends a signal (`SIGTERM`, `SIGINT`) to it, waits up to `grace`, then kills it. Everything that it wrote is in
+    /// Sends a signal (`SIGTERM`, `SIGINT`) to it, of a process group to whom [`Launch::signal_to`] says, waits up to `grace`, then kills it. Everything that it wrote is in
     /// the store when this returns, and nothing of it is left running.
     async fn stop(&self, signal: nix::sys::signal::Signal, grace: Duration) -> Exit;
 

@@ -226,6 +226,8 @@ pub struct Settings {
     ready: Option<Ready>,
     fence: String,
     workers: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signal_to: Option<config::SignalTo>,
     patience: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     quiet: Option<String>,
@@ -245,6 +247,7 @@ impl Settings {
             ready: spec.ready.clone(),
             fence: spec.fence_target().to_owned(),
             workers: spec.workers,
+            signal_to: spec.signal_to,
             patience: text(spec.patience),
             quiet: spec.quiet.map(text),
             ignore_lines: spec.ignore_lines.clone(),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use super::observe::Seen;
 use crate::{
+    capture::Mark,
     config,
     correlation::{
         FoundBy, RequestEvidence,
@@ -65,6 +66,9 @@ pub(super) fn context(seen: &Seen<'_>, spec: &config::Deployment, mismatch: &str
     if let Some(arrived) = arrived(evidence, delivery) {
         let _ = write!(text, "\narrived    {arrived}");
     }
+    if let Some(hint) = signalled(seen, spec) {
+        let _ = write!(text, "\nstopped    {hint}");
+    }
     for missing in never_came(evidence, mismatch) {
         let _ = write!(text, "\nmissing    {missing}");
     }
@@ -78,6 +82,16 @@ pub(super) fn context(seen: &Seen<'_>, spec: &config::Deployment, mismatch: &str
         let _ = write!(text, "\nwrote      {line}");
     }
     text
+}
+
+/// What to know of a stop behind the request where nobody chose who is signalled.
+fn signalled(seen: &Seen<'_>, spec: &config::Deployment) -> Option<&'static str> {
+    let after = seen.delivery.sent.seq;
+    let lifecycle = seen.capture.lifecycle().iter().filter(|entry| entry.arrival.seq > after);
+    let stopped = lifecycle.map(|entry| &entry.mark).any(|mark| matches!(mark, Mark::StopRequested { .. }));
+    (stopped && spec.kind == config::Kind::Process && spec.signal_to.is_none()).then_some(
+        "every process of the group was signalled; `signal-to = \"leader\"` signals the first one alone, as `docker stop` does",
+    )
 }
 
 fn counted(count: usize, what: &str) -> String {

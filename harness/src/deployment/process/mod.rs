@@ -18,7 +18,7 @@ use std::{
 use async_trait::async_trait;
 use nix::{
     errno::Errno,
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 use tokio::process::Command;
@@ -30,6 +30,7 @@ use self::{
 use super::{Exit, ExitStatus, Launch, Memory, Sandbox, Site, SiteError};
 use crate::{
     capture::{Mark, Store},
+    config::SignalTo,
     telemetry::LogOrigin,
 };
 
@@ -75,6 +76,7 @@ struct ProcessSandbox {
     /// The leader's process id, which is the group's id too.
     group: Pid,
     port: Option<u16>,
+    signal_to: SignalTo,
     taps: Vec<Tap>,
     exited: ExitStatus,
     /// Set once the group was swept after its leader's exit: from then on its id may belong to somebody else.
@@ -124,7 +126,8 @@ impl ProcessSandbox {
         store.mark(Mark::Started { what: format!("pid {pid}") });
         let (exit_status, exited) = ExitStatus::watched();
         let gone = Arc::new(AtomicBool::new(false));
-        let mut sandbox = Self { group, port: launch.port, taps: Vec::new(), exited, gone: gone.clone() };
+        let (port, signal_to) = (launch.port, launch.signal_to);
+        let mut sandbox = Self { group, port, signal_to, taps: Vec::new(), exited, gone: gone.clone() };
         for (pipe, origin) in [(stdout, LogOrigin::Stdout), (stderr, LogOrigin::Stderr)] {
             sandbox.taps.push(
                 Tap::open(pipe, Lines::new(store.clone(), origin).of(launch.extension.clone())).map_err(pipe_failed)?,
@@ -161,6 +164,18 @@ impl ProcessSandbox {
     fn signal(&self, signal: Signal) {
         if !self.gone.load(Ordering::SeqCst) {
             signal_group(self.group, signal);
+        }
+    }
+
+    /// The signal that asks it to end, to whom the configuration says.
+    fn ask_to_end(&self, signal: Signal) {
+        match self.signal_to {
+            SignalTo::Group => self.signal(signal),
+            SignalTo::Leader if self.gone.load(Ordering::SeqCst) => {}
+            SignalTo::Leader => match kill(self.group, signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => tracing::warn!("cannot send {signal} to {}: {error}", self.what()),
+            },
         }
     }
 
@@ -237,7 +252,7 @@ impl Sandbox for ProcessSandbox {
 
     async fn stop(&self, signal: Signal, grace: Duration) -> Exit {
         // A stopped process acts on nothing but SIGKILL: the signal waits for it, and SIGCONT lets it act.
-        self.signal(signal);
+        self.ask_to_end(signal);
         self.signal(Signal::SIGCONT);
         if let Ok(status) = tokio::time::timeout(grace, self.exited()).await {
             return Exit { status, orderly: true };

@@ -123,18 +123,32 @@ async fn a_process_that_ignores_the_signal_is_killed_after_the_grace_period() {
 }
 
 #[tokio::test]
-async fn a_descendant_that_keeps_the_pipe_open_neither_delays_the_exit_for_good_nor_survives_it() {
-    let (sandbox, store) = launch(script("sleep 600 & echo parent is gone")).await;
-    assert_eq!(sandbox.exited().await, "exit status: 0");
-    assert_eq!(lines(&store), ["parent is gone"]);
-    // SIGKILL is on its way when the exit is reported; it acts when a processor gets to it.
+async fn a_leader_that_ignores_its_signal_is_killed_with_its_whole_group_after_the_grace_period() {
+    let alone = Launch { signal_to: SignalTo::Leader, ..script("trap '' TERM; sleep 600 & echo up; wait") };
+    let (sandbox, store) = launch(alone).await;
+    line(&store, "up").await;
+    let exit = sandbox.stop(Signal::SIGTERM, Duration::from_millis(50)).await;
+    assert_eq!(exit, Exit { status: "signal: 9 (SIGKILL)".into(), orderly: false });
+    dies_out(group(&*sandbox)).await;
+}
+
+/// SIGKILL is on its way when the exit is reported; it acts when a processor gets to it.
+async fn dies_out(group: Pid) {
     for _ in 0..1_000_000 {
-        if !alive(group(&*sandbox)) {
+        if !alive(group) {
             return;
         }
         tokio::task::yield_now().await;
     }
-    panic!("the descendant is still running");
+    panic!("the group {group} is still running");
+}
+
+#[tokio::test]
+async fn a_descendant_that_keeps_the_pipe_open_neither_delays_the_exit_for_good_nor_survives_it() {
+    let (sandbox, store) = launch(script("sleep 600 & echo parent is gone")).await;
+    assert_eq!(sandbox.exited().await, "exit status: 0");
+    assert_eq!(lines(&store), ["parent is gone"]);
+    dies_out(group(&*sandbox)).await;
 }
 
 #[tokio::test]

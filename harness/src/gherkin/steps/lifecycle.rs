@@ -9,7 +9,7 @@ use super::super::{
     registry::{Keyword, Need, StepDefinition, StepResult},
     world::Sent,
 };
-use crate::{report::Problem, stimulus::Invocation};
+use crate::{deployment::some_of, report::Problem, stimulus::Invocation};
 
 /// How long a service may take to end after a signal before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
@@ -52,8 +52,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
         keyword: Keyword::When,
         expression: "the service is stopped with {signal}",
-        about: "The signal is sent to the process group or the container; what the service exports on its way out still \
-                counts. It is killed after 10 s.",
+        about: "The signal is sent to the process group, or with `signal-to = \"leader\"` to its first process alone, or to the \
+                container; what the service exports on its way out still counts. It is killed after 10 s.",
         example: "When the service is stopped with SIGTERM",
         need: Need::Own,
         run: |world, arguments| {
@@ -129,12 +129,11 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 if seen.len() >= workers {
                     return Ok(());
                 }
-                let named: Vec<&str> = seen.iter().map(String::as_str).collect();
                 Err(Problem::failed(format!(
                     "expected   spans of {workers} worker processes, told apart by service.instance.id or process.pid\n\
                      received   spans of {}: {}\nwaited     {patience:?} on {}",
                     seen.len(),
-                    named.join(", "),
+                    some_of(seen.iter().map(String::as_str)),
                     scene.stage.spec.name
                 )))
             })

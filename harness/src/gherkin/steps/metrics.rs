@@ -6,7 +6,8 @@ use super::super::{
 };
 use super::trace::values;
 use crate::{
-    capture::Capture,
+    capture::{Capture, Mark},
+    config::{self, Ready},
     expectation::{MetricMatcher, TextMatcher},
     report::Problem,
 };
@@ -44,7 +45,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
         expression: "the metric {text} counts {int} request(s) with the attributes",
         about: "The measurements of a histogram, or the value of a counter, over the latest points with these attributes, \
                 all processes added up. Judged once every process has exported what it had collected since the last \
-                request: its metric reader's interval must be shorter than `patience`.",
+                request: its metric reader's interval must be shorter than `patience`. Requests of the harness's own, for readiness \
+                and completeness (`ready`, `fence`), count too where they fall into these series: name a route that only the \
+                scenario asks for, or set `fence` to another path.",
         example: "Then the metric \"http.server.request.duration\" counts 1 request with the attributes\n  | attribute  | value    \
                   |\n  | http.route | \"/files/\" |",
         need: Need::Own,
@@ -69,6 +72,8 @@ fn with_attributes(arguments: &Arguments, name: usize) -> Result<MetricMatcher, 
 }
 
 async fn total(world: &mut World, matcher: MetricMatcher, count: Option<u64>) -> Result<(), Problem> {
+    let scene = world.scene()?;
+    let (stage, sent) = (scene.stage.clone(), scene.sent.len());
     let judge = |capture: &Capture| {
         let total = matcher
             .total(capture.metrics())
@@ -78,14 +83,68 @@ async fn total(world: &mut World, matcher: MetricMatcher, count: Option<u64>) ->
             if total.count > total.series as u64 { total.count as f64 } else { total.sum.max(total.count as f64) };
         match count {
             Some(expected) if (found - expected as f64).abs() > f64::EPSILON => {
-                Err(format!("expected   {expected}\nfound      {found} in {} series", total.series))
+                let message = format!("expected   {expected}\nfound      {found} in {} series", total.series);
+                let own = (found > expected as f64).then(|| of_the_harness(capture, &stage.spec, sent)).flatten();
+                Err(own.map_or(message.clone(), |own| format!("{message}\nown        {own}")))
             }
             _ => Ok(()),
         }
     };
-    let scene = world.scene()?;
     match count {
         Some(_) => scene.metrics_finally(judge).await,
         None => scene.in_time(judge).await,
+    }
+}
+
+/// What the harness asked of the service so far besides the requests of the scenario, of which there were `sent`, and what to do
+/// about it. `None` where it asked nothing, as of a function.
+fn of_the_harness(capture: &Capture, spec: &config::Deployment, sent: usize) -> Option<String> {
+    let marks = || capture.lifecycle().iter().map(|entry| &entry.mark);
+    let asked = marks().filter(|mark| matches!(mark, Mark::ReadyAsked)).count();
+    // Worker processes are woken by requests like those of a scenario.
+    let all = marks().filter(|mark| matches!(mark, Mark::Sent { .. })).count();
+    let fences = marks().filter(|mark| matches!(mark, Mark::FenceSent { .. })).count() + all.saturating_sub(sent);
+    let fence = spec.fence_target();
+    let mut own = Vec::new();
+    if fences > 0 {
+        own.push(format!("{fences} requests for completeness (GET {fence}, or a GET of the scenario once more)"));
+    }
+    if let (1.., Some(Ready::Http(target))) = (asked, &spec.ready) {
+        own.push(format!("{asked} for readiness (GET {target}, until it was answered)"));
+    }
+    (!own.is_empty()).then(|| {
+        format!(
+            "the harness sent {}; those in these series are counted too: name a route in the attributes that only the \
+             scenario asks for, or set `fence` to another path",
+            own.join(" and ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{capture::Store, config::Config};
+
+    #[test]
+    fn requests_of_the_harnesss_own_are_told_with_their_targets() {
+        let text = "[deployments.web]\nkind = 'process'\ncommand = ['x']\nready = { http = '/up' }\nfence = '/orders'";
+        let config = Config::parse(text, Path::new("/"), Path::new("tracegate.toml")).unwrap();
+        let spec = &config.deployments["web"];
+        let store = Store::default();
+        store.mark(Mark::Sent { delivery: "of the scenario".into() });
+        assert_eq!(store.look(|capture| of_the_harness(capture, spec, 1)), None);
+        store.mark(Mark::ReadyAsked);
+        store.mark(Mark::ReadyAsked);
+        let own = store.look(|capture| of_the_harness(capture, spec, 1)).unwrap();
+        assert!(own.starts_with("the harness sent 2 for readiness (GET /up, until it was answered); "), "{own}");
+        store.mark(Mark::FenceSent { fence: "f".into() });
+        store.mark(Mark::Sent { delivery: "to wake a worker".into() });
+        let own = store.look(|capture| of_the_harness(capture, spec, 1)).unwrap();
+        for part in ["sent 2 requests for completeness (GET /orders, or", " and 2 for readiness (GET /up", "`fence`"] {
+            assert!(own.contains(part), "{part} is missing in: {own}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Steps about the collector: what it does wrong, and what a sound exporter makes of it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures::future::LocalBoxFuture;
 use http::StatusCode;
@@ -13,7 +13,7 @@ use super::super::{
 use crate::{
     capture::{
         Capture, Mark, Signal,
-        sink::behaviour::{Act, Lasting, Rule},
+        sink::behaviour::{Act, Incident, Lasting, Rule},
     },
     deployment::Memory,
     expectation::exporter::{
@@ -138,7 +138,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::Then,
         expression: "what the collector refused for good is not sent again",
         about: "No span and no log record of a request that was answered with a status that must not be retried, or with a \
-                partial success, came in a later request.",
+                partial success, came in a later request. Points of metrics have no identity, so one request of traces or logs \
+                must have met the refusal: `the next 1 traces request`.",
         example: "Then what the collector refused for good is not sent again",
         need: Need::Own,
         run: |world, _| {
@@ -146,9 +147,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let scene = world.scene()?;
                 met(scene).await?;
                 let incidents = scene.instance.incidents();
-                if !incidents.so_far().iter().any(|incident| incident.act.is_final()) {
-                    return Err(Problem::errored("the collector refused nothing for good in this scenario"));
-                }
+                can_tell_what_comes_again(&incidents.so_far()).map_err(Problem::errored)?;
                 scene.finally(|seen| nothing_refused_came_again(seen.capture, &incidents.so_far())).await
             })
         },
@@ -330,6 +329,33 @@ fn failed(scene: &Scene, message: &str) -> Problem {
     Problem::failed(format!("{message}\n{}\non         {}", done.join("\n"), scene.stage.spec.name))
 }
 
+/// Whether something was refused for good that would be known again. Points of metrics have no identity: the same series comes
+/// with every export.
+fn can_tell_what_comes_again(incidents: &[Incident]) -> Result<(), String> {
+    let last: Vec<&Incident> = incidents.iter().filter(|incident| incident.act.is_final()).collect();
+    if last.iter().any(|incident| matches!(incident.signal, Signal::Traces | Signal::Logs)) {
+        return Ok(());
+    }
+    let what = |incidents: &[&Incident]| {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for incident in incidents {
+            *counts.entry(format!("{} ({})", incident.signal, incident.act)).or_default() += 1;
+        }
+        let each = counts.into_iter().map(|(what, count)| format!("{count} of {what}"));
+        each.collect::<Vec<_>>().join(", ")
+    };
+    let (why, met) = if last.is_empty() {
+        ("nothing for good", what(&incidents.iter().collect::<Vec<_>>()))
+    } else {
+        ("nothing for good that would be known again", what(&last))
+    };
+    let met = if met.is_empty() { "no request met any misbehaviour".into() } else { format!("requests met it: {met}") };
+    Err(format!(
+        "the collector refused {why} in this scenario; {met}. Let it refuse `the next 1 traces request` or `the next 1 logs \
+         request` with a status like 400, so that requests of other signals do not take the refusal"
+    ))
+}
+
 fn grew_by_at_most(megabytes: u64, before: Memory, after: Memory) -> Result<(), String> {
     let grown = |before: u64, after: u64| after.saturating_sub(before) as f64 / 1e6;
     let resident = grown(before.resident, after.resident);
@@ -357,6 +383,27 @@ mod tests {
         assert!(which("the next 0 requests").unwrap_err().message.contains("is no number of requests"));
         assert!(which("the next 99999999999 requests").is_err());
         assert!(lapse("99999999999 s").unwrap_err().message.contains("is no time"));
+    }
+
+    #[test]
+    fn what_was_refused_for_good_would_be_known_again_unless_it_was_metrics() {
+        let incident = |signal, status| {
+            let act = Act::Refuse { status: StatusCode::from_u16(status).unwrap(), retry: None };
+            Incident { arrival: Default::default(), signal, act, items: Default::default() }
+        };
+        let (metrics, traces) = (incident(Signal::Metrics, 400), incident(Signal::Traces, 400));
+        assert_eq!(can_tell_what_comes_again(&[metrics.clone(), traces]), Ok(()));
+        assert_eq!(can_tell_what_comes_again(&[incident(Signal::Logs, 400)]), Ok(()));
+        let only_metrics = can_tell_what_comes_again(&[metrics.clone(), metrics]).unwrap_err();
+        for part in ["would be known again", "2 of metrics (refused with 400", "`the next 1 traces request`"] {
+            assert!(only_metrics.contains(part), "{part} is missing in: {only_metrics}");
+        }
+        let for_now = can_tell_what_comes_again(&[incident(Signal::Traces, 503)]).unwrap_err();
+        assert!(
+            for_now.contains("nothing for good in this") && for_now.contains("1 of traces (refused with 503"),
+            "{for_now}"
+        );
+        assert!(can_tell_what_comes_again(&[]).unwrap_err().contains("no request met any misbehaviour"));
     }
 
     #[test]
