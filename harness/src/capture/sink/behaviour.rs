@@ -218,16 +218,13 @@ impl Behaviour {
 
     /// What is to be done to a request that came at `now`; `None` to take it.
     pub fn next(&self, signal: Signal, now: Instant) -> Option<Decision> {
-        let State { rules, unmet, .. } = &mut *self.lock();
+        let State { rules, .. } = &mut *self.lock();
         rules.retain(|rule| match rule.lasting {
             Lasting::Requests(left) => left > 0,
             Lasting::For(_) => true,
             Lasting::Until(end) => now < end,
         });
         let rule = rules.iter_mut().find(|rule| rule.signal.is_none_or(|of| of == signal))?;
-        if let Some(at) = unmet.iter().position(|unmet| unmet.signal == rule.signal && unmet.act == rule.act) {
-            unmet.remove(at);
-        }
         if let Lasting::For(time) = rule.lasting {
             rule.lasting = Lasting::Until(now + time);
         }
@@ -247,9 +244,15 @@ impl Behaviour {
         self.lock().unmet.clone()
     }
 
-    /// Keeps what was done.
+    /// Keeps what was done. Only now a rule is met: who waits for that looks at the incidents next.
     pub(super) fn happened(&self, incident: Incident) {
-        self.lock().incidents.push(incident);
+        let State { unmet, incidents, .. } = &mut *self.lock();
+        let (signal, act) = (incident.signal, incident.act);
+        let met = |rule: &Rule| rule.signal.is_none_or(|of| of == signal) && rule.act == act;
+        if let Some(at) = unmet.iter().position(met) {
+            unmet.remove(at);
+        }
+        incidents.push(incident);
     }
 
     /// What was done so far.
@@ -320,13 +323,15 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_unmet_until_a_request_meets_it() {
+    fn a_rule_is_unmet_until_what_it_says_has_happened_to_a_request() {
         let behaviour = Behaviour::default();
         behaviour.add(rule(Some(Signal::Logs), Act::Reset, Lasting::Requests(2)));
-        behaviour.next(Signal::Traces, Instant::now());
-        assert_eq!(behaviour.unmet().len(), 1);
-        behaviour.next(Signal::Logs, Instant::now());
-        assert!(behaviour.unmet().is_empty());
+        assert!(behaviour.next(Signal::Traces, Instant::now()).is_none());
+        let decision = behaviour.next(Signal::Logs, Instant::now()).unwrap();
+        assert_eq!((behaviour.unmet().len(), behaviour.incidents().len()), (1, 0), "who waits would find no incident");
+        let (arrival, signal, items) = (Arrival::default(), Signal::Logs, HashSet::new());
+        behaviour.happened(Incident { arrival, signal, act: decision.act, items });
+        assert_eq!((behaviour.unmet().len(), behaviour.incidents().len()), (0, 1));
     }
 
     #[test]

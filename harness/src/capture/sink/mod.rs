@@ -81,6 +81,9 @@ pub trait Receiver: fmt::Debug + Send + Sync + 'static {
     /// What the sink did besides: to a request because a scenario said so, to a connection because it had to. Returns when
     /// that was, among everything that is captured.
     fn note(&self, what: String) -> Arrival;
+
+    /// Something that is not captured has changed, and who waits may want to look again.
+    fn wake(&self) {}
 }
 
 impl Receiver for Store {
@@ -94,6 +97,10 @@ impl Receiver for Store {
 
     fn note(&self, what: String) -> Arrival {
         self.mark(Mark::Sink { what })
+    }
+
+    fn wake(&self) {
+        Self::wake(self);
     }
 }
 
@@ -312,6 +319,8 @@ impl Inbox {
             let arrival =
                 self.receiver.note(format!("a {} request of {} was {act}", incoming.signal, incoming.sender()));
             self.behaviour.happened(Incident { arrival, signal: incoming.signal, act, items });
+            // The note woke who waits before there was an incident to see.
+            self.receiver.wake();
         };
         match act {
             Act::Refuse { .. } => {

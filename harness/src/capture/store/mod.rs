@@ -340,9 +340,14 @@ impl Store {
         }
     }
 
+    /// Lets everybody who waits look again.
+    pub fn wake(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
     fn append<T>(&self, append: impl FnOnce(&mut Capture) -> T) -> T {
         let done = append(&mut self.lock());
-        self.changed.send_modify(|version| *version += 1);
+        self.wake();
         done
     }
 
