@@ -285,6 +285,14 @@ impl Counterpart {
         }
     }
 
+    /// What the collector had done on purpose by the end of a capture, for who is looking at it.
+    pub fn incidents_in(&self, capture: &Capture) -> Vec<Incident> {
+        match self {
+            Self::Live(live) => live.behaviour().incidents(),
+            Self::Recorded(recorded) => recorded.incidents_in(capture),
+        }
+    }
+
     /// What the collector did on purpose.
     pub fn incidents(&self) -> Incidents {
         match self {

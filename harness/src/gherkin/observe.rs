@@ -4,6 +4,7 @@
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashSet},
+    rc::Rc,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use super::{
     context::context,
     registry::StepResult,
     together::overlaps,
-    world::{Scene, Sent},
+    world::{Found, Scene, Sent},
 };
 use crate::{
     capture::{Capture, Mark, Signal, sink::behaviour::Item},
@@ -43,7 +44,7 @@ const WATCH_FACTOR: u32 = 20;
 
 /// One request with what came of it.
 pub(super) struct Seen<'a> {
-    pub evidence: RequestEvidence,
+    pub evidence: Rc<RequestEvidence>,
     pub delivery: &'a Delivery,
     pub capture: &'a Capture,
     /// How far clocks may be apart.
@@ -240,7 +241,7 @@ impl Scene {
             let open = open.filter(|sent| sent.settled.as_ref().is_some_and(|settled| !settled.ended));
             let named = open.flat_map(|sent| self.evidence(capture, sent).traces_named_beside().collect::<Vec<_>>());
             // What the collector refused for good does not come.
-            let refused: HashSet<TraceId> = self.refused().into_iter().map(|(trace_id, _)| trace_id).collect();
+            let refused: HashSet<TraceId> = self.refused(capture).into_iter().map(|(trace_id, _)| trace_id).collect();
             named
                 .filter(|trace_id| !refused.contains(trace_id) && capture.spans_of(*trace_id).next().is_none())
                 .collect()
@@ -434,8 +435,25 @@ impl Scene {
         store.look(|capture| !background(capture).is_disjoint(&lines) || !by_itself(capture).is_disjoint(&spans))
     }
 
-    /// Everything that was captured for a stimulus.
-    pub fn evidence(&self, capture: &Capture, sent: &Sent) -> RequestEvidence {
+    /// Everything that was captured for a stimulus, looked for again only where something has come since.
+    pub fn evidence(&self, capture: &Capture, sent: &Sent) -> Rc<RequestEvidence> {
+        let proven = sent.settled.as_ref().map(|settled| settled.proven_at);
+        let settled = self.sent.iter().filter(|sent| sent.settled.is_some()).count();
+        let at = (capture.last_seq(), self.sent.len(), settled, proven);
+        if let Some(found) = self.found.borrow().get(&sent.delivery.mark)
+            && found.at == at
+            // What the collector has done since bears no stamp.
+            && self.ordeal.is_none()
+        {
+            return Rc::clone(&found.evidence);
+        }
+        let evidence = Rc::new(self.look_for(capture, sent));
+        let found = Found { at, evidence: Rc::clone(&evidence) };
+        self.found.borrow_mut().insert(sent.delivery.mark.clone(), found);
+        evidence
+    }
+
+    fn look_for(&self, capture: &Capture, sent: &Sent) -> RequestEvidence {
         let spec = &self.stage.spec;
         let ready = match &spec.ready {
             Some(Ready::Http(target)) if !spec.kind.is_lambda() => Some(target.as_str()),
@@ -444,7 +462,7 @@ impl Scene {
         let own: Vec<&str> = ready.into_iter().chain((!spec.kind.is_lambda()).then(|| spec.fence_target())).collect();
         let exclusive = self.is_alone() && !self.sent.iter().any(|other| overlaps(&sent.delivery, &other.delivery));
         let usual = (self.is_alone() && !exclusive).then(|| self.usual(capture, sent)).flatten();
-        let refused = self.refused();
+        let refused = self.refused(capture);
         let options = Options {
             usual: usual.as_ref(),
             refused: Some(&refused),
@@ -485,11 +503,11 @@ impl Scene {
     }
 
     /// The spans that the collector refused for good, because the scenario said so.
-    fn refused(&self) -> HashSet<(TraceId, SpanId)> {
+    fn refused(&self, capture: &Capture) -> HashSet<(TraceId, SpanId)> {
         if self.ordeal.is_none() {
             return HashSet::new();
         }
-        let incidents = self.instance.incidents().so_far().into_iter().filter(|incident| incident.act.is_final());
+        let incidents = self.instance.incidents_in(capture).into_iter().filter(|incident| incident.act.is_final());
         let items = incidents.flat_map(|incident| incident.items);
         items
             .filter_map(|item| if let Item::Span(trace_id, span_id) = item { Some((trace_id, span_id)) } else { None })

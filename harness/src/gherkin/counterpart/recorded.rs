@@ -198,7 +198,12 @@ impl Recorded {
     }
 
     pub(super) fn incidents(&self) -> Vec<Incident> {
-        let now = self.store.look(Capture::last_seq);
+        self.store.look(|capture| self.incidents_in(capture))
+    }
+
+    /// For who is looking already.
+    pub(super) fn incidents_in(&self, capture: &Capture) -> Vec<Incident> {
+        let now = capture.last_seq();
         self.record.incidents.iter().filter(|incident| incident.arrival.seq <= now).cloned().collect()
     }
 }
