@@ -48,8 +48,9 @@ impl Service {
         site: &dyn Site,
         store: &Arc<Store>,
     ) -> Result<Self, SiteError> {
-        let deadline = Instant::now() + spec.start_timeout;
         let sandbox = site.launch(launch, store.clone()).await?;
+        // A busy engine may take half a minute to create a container; that is no time that the service had.
+        let deadline = Instant::now() + spec.start_timeout;
         let Some(address) = sandbox.address() else {
             // An engine publishes no port of a container that has exited; its status is known once its output is here.
             let known_by = deadline.min(Instant::now() + ENDS);

@@ -216,7 +216,9 @@ impl Scene {
         let store = self.instance.store();
         let targets: BTreeSet<&str> = store.look(|capture| {
             let mine = which.iter().map(|&at| &self.sent[at]).filter(|sent| sent.delivery.method == "GET");
-            let open = mine.filter(|sent| !was_repeated(capture, &sent.delivery.target));
+            // Nobody asks what has ended.
+            let running = mine.filter(|sent| sent.settled.as_ref().is_some_and(|settled| !settled.ended));
+            let open = running.filter(|sent| !was_repeated(capture, &sent.delivery.target));
             let open = open.filter(|sent| !self.evidence(capture, sent).untried.is_empty());
             open.map(|sent| sent.delivery.target.as_str()).collect()
         });
