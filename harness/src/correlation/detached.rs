@@ -41,7 +41,7 @@ pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[Tra
     let during = |start| entries.iter().any(|entry| (entry.start_unix_nano..=entry.end_unix_nano).contains(&start));
     let began_inside = |span: &Span| {
         let beside = |entry: &Arc<Span>| match (entry.resource.instance(), span.resource.instance()) {
-            (Some(one), Some(other)) => one == other || takes_calls(span.kind),
+            (Some(one), Some(other)) => one == other || span.kind.takes_calls(),
             _ => true,
         };
         entries
@@ -64,10 +64,6 @@ pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[Tra
 pub(super) fn is_linked(span: &Span) -> bool {
     let mut named = span.links.iter().filter_map(|link| link.trace_id.parse::<TraceId>().ok());
     named.any(|id| id != span.trace_id)
-}
-
-const fn takes_calls(kind: SpanKind) -> bool {
-    matches!(kind, SpanKind::Server | SpanKind::Consumer)
 }
 
 /// Spans that began inside one of the request's `entries`, in their process, below a span of an earlier request that was over
@@ -97,7 +93,7 @@ pub fn stale(
         let usual = there > tree.spans().filter(|other| alike(other)).count();
         (usual && over(&entry)).then(|| (Arc::clone(span), entry))
     };
-    let candidates = began.filter(|span| !takes_calls(span.kind) && span.links.is_empty() && here(span));
+    let candidates = began.filter(|span| !span.kind.takes_calls() && span.links.is_empty() && here(span));
     let mut found: Vec<_> =
         candidates.filter(|span| parent(span).is_some_and(|parent| over(parent))).filter_map(left_in).collect();
     if !found.is_empty() {

@@ -15,7 +15,7 @@ use std::{
 use super::{background::Shape, detached::SpanShape};
 use crate::{
     capture::{Capture, Mark},
-    telemetry::{LogOrigin, LogRecord, Span, TraceId},
+    telemetry::{LogRecord, Span, TraceId},
 };
 
 /// How long after its answer that is looked for which a request left behind.
@@ -81,12 +81,7 @@ impl Trial {
         let mut shapes = Shapes::new();
         // Records come in batches, and later than they were written.
         for record in capture.logs().since(self.order.0) {
-            let written = record.time_unix_nano.filter(|_| record.origin == LogOrigin::Otlp);
-            let came = match written {
-                Some(time) => (self.time.0..=self.time.1).contains(&time),
-                None => (self.order.0..=self.order.1).contains(&record.arrival.seq),
-            };
-            if came && record.format.is_structured() {
+            if record.was_written_in(self.order, self.time) && record.format.is_structured() {
                 shapes.entry(Shape::of(record)).or_default().insert(record.trace_id.valid());
             }
         }

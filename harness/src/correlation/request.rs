@@ -258,9 +258,7 @@ impl<'a> Search<'a> {
         let entry = |span: &&&Arc<Span>| match span.parent_span_id {
             None => true,
             Some(parent) if known.contains(&parent) => false,
-            Some(parent) => {
-                self.remote_parents.contains(&parent) || matches!(span.kind, SpanKind::Server | SpanKind::Consumer)
-            }
+            Some(parent) => self.remote_parents.contains(&parent) || span.kind.takes_calls(),
         };
         let entries: Vec<Arc<Span>> =
             spans.iter().filter(entry).filter(|span| seen.insert(span.span_id)).map(|span| Arc::clone(span)).collect();
@@ -496,14 +494,7 @@ impl<'a> Search<'a> {
             let received = named.zip(record.span_id.valid()).and_then(|(t, s)| self.capture.span(t, s));
             // In a shared trace an id of the trace alone does not say whose the record is.
             let alone = named.is_some_and(|trace_id| !shared.contains(&trace_id));
-            let when = match record.time_unix_nano.filter(|_| record.origin == LogOrigin::Otlp) {
-                // OTLP records come in batches, so the time of arrival says nothing and that of writing does.
-                Some(time) => {
-                    let (sent, answered) = (self.delivery.sent.unix_nano, self.delivery.answered.unix_nano);
-                    (sent..=answered).contains(&time)
-                }
-                None => arrived,
-            };
+            let when = record.was_written_in((self.delivery.sent.seq, end), self.times.own);
             let lonely = named.is_none() || (own_trace && received.is_none());
             // The spans of an unsampled request never come, so in a shared trace what names none that came is its own.
             let unsampled = evidence.found_by == FoundBy::NotSampled
@@ -582,9 +573,8 @@ impl<'a> Search<'a> {
         let entry = detached::entry_above(self.capture, span);
         let until = entry.end_unix_nano.saturating_add(LATE_LINE).min(self.delivery.sent.unix_nano);
         let then = |other: &LogRecord| {
-            let came =
-                other.time_unix_nano.filter(|_| other.origin == LogOrigin::Otlp).unwrap_or(other.arrival.unix_nano);
-            (entry.start_unix_nano..=until).contains(&came)
+            let written = other.exported_time().unwrap_or(other.arrival.unix_nano);
+            (entry.start_unix_nano..=until).contains(&written)
         };
         !own.contains(&shape) && self.capture.logs().iter().any(|other| then(other) && Shape::of(other) == shape)
     }

@@ -4,7 +4,6 @@
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashSet},
-    rc::Rc,
     time::Duration,
 };
 
@@ -14,7 +13,7 @@ use super::{
     context::context,
     registry::StepResult,
     together::overlaps,
-    world::{Found, Scene, Sent},
+    world::{Scene, Sent},
 };
 use crate::{
     capture::{Capture, Mark, Signal, sink::behaviour::Item},
@@ -44,7 +43,7 @@ const WATCH_FACTOR: u32 = 20;
 
 /// One request with what came of it.
 pub(super) struct Seen<'a> {
-    pub evidence: Rc<RequestEvidence>,
+    pub evidence: RequestEvidence,
     pub delivery: &'a Delivery,
     pub capture: &'a Capture,
     /// How far clocks may be apart.
@@ -217,7 +216,7 @@ impl Scene {
         let targets: BTreeSet<&str> = store.look(|capture| {
             let mine = which.iter().map(|&at| &self.sent[at]).filter(|sent| sent.delivery.method == "GET");
             // Nobody asks what has ended.
-            let running = mine.filter(|sent| sent.settled.as_ref().is_some_and(|settled| !settled.ended));
+            let running = mine.filter(|sent| sent.proven_and_running().is_some());
             let open = running.filter(|sent| !was_repeated(capture, &sent.delivery.target));
             let open = open.filter(|sent| !self.evidence(capture, sent).untried.is_empty());
             open.map(|sent| sent.delivery.target.as_str()).collect()
@@ -240,7 +239,7 @@ impl Scene {
         let store = self.instance.store();
         let unknown = |capture: &Capture| -> HashSet<TraceId> {
             let open = which.iter().map(|&at| &self.sent[at]);
-            let open = open.filter(|sent| sent.settled.as_ref().is_some_and(|settled| !settled.ended));
+            let open = open.filter(|sent| sent.proven_and_running().is_some());
             let named = open.flat_map(|sent| self.evidence(capture, sent).traces_named_beside().collect::<Vec<_>>());
             // What the collector refused for good does not come.
             let refused: HashSet<TraceId> = self.refused(capture).into_iter().map(|(trace_id, _)| trace_id).collect();
@@ -268,7 +267,7 @@ impl Scene {
         let open = |capture: &Capture| {
             let exports_logs = capture.received(Signal::Logs).items > 0;
             which.iter().map(|&at| &self.sent[at]).any(|sent| {
-                let Some(settled) = sent.settled.as_ref().filter(|settled| !settled.ended) else { return false };
+                let Some(settled) = sent.proven_and_running() else { return false };
                 let evidence = self.evidence(capture, sent);
                 evidence.may_go_on() || (!settled.logs && (exports_logs || evidence.logs.is_empty()))
             })
@@ -437,25 +436,8 @@ impl Scene {
         store.look(|capture| !background(capture).is_disjoint(&lines) || !by_itself(capture).is_disjoint(&spans))
     }
 
-    /// Everything that was captured for a stimulus, looked for again only where something has come since.
-    pub fn evidence(&self, capture: &Capture, sent: &Sent) -> Rc<RequestEvidence> {
-        let proven = sent.settled.as_ref().map(|settled| settled.proven_at);
-        let settled = self.sent.iter().filter(|sent| sent.settled.is_some()).count();
-        let at = (capture.last_seq(), self.sent.len(), settled, proven);
-        if let Some(found) = self.found.borrow().get(&sent.delivery.mark)
-            && found.at == at
-            // What the collector has done since bears no stamp.
-            && self.ordeal.is_none()
-        {
-            return Rc::clone(&found.evidence);
-        }
-        let evidence = Rc::new(self.look_for(capture, sent));
-        let found = Found { at, evidence: Rc::clone(&evidence) };
-        self.found.borrow_mut().insert(sent.delivery.mark.clone(), found);
-        evidence
-    }
-
-    fn look_for(&self, capture: &Capture, sent: &Sent) -> RequestEvidence {
+    /// Everything that was captured for a stimulus.
+    pub fn evidence(&self, capture: &Capture, sent: &Sent) -> RequestEvidence {
         let spec = &self.stage.spec;
         let ready = match &spec.ready {
             Some(Ready::Http(target)) if !spec.kind.is_lambda() => Some(target.as_str()),

@@ -1,8 +1,7 @@
 //! What one scenario knows while it plays: the deployment it runs on, what its Given steps said, what it has sent.
 
 use std::{
-    cell::RefCell,
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     convert::Infallible,
     path::PathBuf,
     rc::Rc,
@@ -20,7 +19,7 @@ use super::{
     soak::Soak,
 };
 use crate::{
-    correlation::{RequestEvidence, segments::segments},
+    correlation::segments::segments,
     deployment::Memory,
     evidence::{Settled, mask_text},
     report::{Problem, Story},
@@ -79,19 +78,8 @@ pub(super) struct Scene {
     pub proofs: BTreeSet<String>,
     /// What invariants say that fails nothing.
     pub advice: BTreeSet<String>,
-    /// What was found for a request at the last look, by its mark: steps ask again and again.
-    pub(super) found: RefCell<HashMap<String, Found>>,
     began: Instant,
     hold: Hold,
-}
-
-/// What was found for a request, and when.
-#[derive(Debug)]
-pub(super) struct Found {
-    /// The last stamp of the capture, how many requests the scenario had sent, how many of them were proven complete, and up to
-    /// where this one was.
-    pub at: (u64, usize, usize, Option<u64>),
-    pub evidence: Rc<RequestEvidence>,
 }
 
 /// How it was before the collector began to misbehave.
@@ -115,6 +103,11 @@ impl Sent {
     /// A stimulus of which nothing is known yet.
     pub fn new(delivery: Delivery) -> Self {
         Self { delivery, settled: None }
+    }
+
+    /// The proof of its completeness, where its service goes on and a fence does not speak for everything.
+    pub fn proven_and_running(&self) -> Option<&Settled> {
+        self.settled.as_ref().filter(|settled| !settled.ended)
     }
 }
 
@@ -270,8 +263,8 @@ impl Scene {
     pub fn new(stage: Rc<Stage>, instance: Counterpart, feature: PathBuf, hold: Hold) -> Self {
         let (draft, sent) = (Draft::default(), Vec::new());
         let (proofs, advice) = (BTreeSet::new(), BTreeSet::new());
-        let (ordeal, soak, found, began) = (None, None, RefCell::default(), Instant::now());
-        Self { stage, instance, feature, draft, sent, ordeal, soak, proofs, advice, found, began, hold }
+        let (ordeal, soak, began) = (None, None, Instant::now());
+        Self { stage, instance, feature, draft, sent, ordeal, soak, proofs, advice, began, hold }
     }
 
     /// What came of its requests, for a report.

@@ -232,8 +232,7 @@ fn kinds_fit(subject: &Subject<'_>) -> Vec<String> {
     let on_the_caller = |span: &&std::sync::Arc<Span>| span.parent_span_id.is_some_and(|id| told.contains(&id));
     // Beside a span that takes the request others may speak of what was before it.
     let entries = &subject.evidence.entries;
-    let takes_calls = |span: &std::sync::Arc<Span>| matches!(span.kind, SpanKind::Server | SpanKind::Consumer);
-    let others = entries.iter().filter(|_| !entries.iter().any(takes_calls));
+    let others = entries.iter().filter(|_| !entries.iter().any(|span| span.kind.takes_calls()));
     let others = others.filter(|span| span.kind != SpanKind::Unspecified).filter(on_the_caller);
     found.extend(others.map(|span| format!("{} {:?} takes the request", span.kind, span.name)));
     found.extend(pairs(subject).filter_map(|(child, parent)| {

@@ -43,7 +43,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "one-entry",
         grade: Always,
-        about: "the request enters a process once: on the client's span hang no two server spans, one inside the other, and no span of its inner work \
+        about: "the request enters a process once: neither two server spans, one inside the other, nor a span of its inner work \
                 hang on the client's span",
         limits: "Spans of several processes are not judged, nor spans one after the other: what passes a request on unchanged \
                  may ask several services, and again.",
@@ -197,14 +197,10 @@ fn records_twice(records: &[Arc<LogRecord>]) -> Vec<String> {
     told
 }
 
-const fn takes_calls(kind: SpanKind) -> bool {
-    matches!(kind, SpanKind::Server | SpanKind::Consumer)
-}
-
 fn one_entry(subject: &Subject<'_>) -> Vec<String> {
     let entries = &subject.evidence.entries;
     let mut found = Vec::new();
-    for outer in entries.iter().filter(|outer| takes_calls(outer.kind)) {
+    for outer in entries.iter().filter(|outer| outer.kind.takes_calls()) {
         for inner in entries {
             let other = inner.span_id != outer.span_id && inner.trace_id == outer.trace_id;
             let here = inner.resource == outer.resource;

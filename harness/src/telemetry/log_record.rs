@@ -41,6 +41,22 @@ pub struct LogRecord {
     pub scope: Option<Arc<Scope>>,
 }
 
+impl LogRecord {
+    /// The time that it was exported with. Exports come in batches, so that of their arrival says nothing.
+    pub fn exported_time(&self) -> Option<u64> {
+        self.time_unix_nano.filter(|_| self.origin == LogOrigin::Otlp)
+    }
+
+    /// Whether it was written in a time that is given by the order of arrival and by the clock, in nanoseconds since the Unix
+    /// epoch, both ends included: a record that was exported by the clock, a line by when it came.
+    pub fn was_written_in(&self, order: (u64, u64), clock: (u64, u64)) -> bool {
+        match self.exported_time() {
+            Some(time) => (clock.0..=clock.1).contains(&time),
+            None => (order.0..=order.1).contains(&self.arrival.seq),
+        }
+    }
+}
+
 /// Which way a log record came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum LogOrigin {

@@ -64,6 +64,11 @@ pub enum SpanKind {
 impl SpanKind {
     /// Every kind that an SDK sends.
     pub const ALL: [Self; 5] = [Self::Internal, Self::Server, Self::Client, Self::Producer, Self::Consumer];
+
+    /// Whether such a span stands where a call or a message comes in.
+    pub const fn takes_calls(self) -> bool {
+        matches!(self, Self::Server | Self::Consumer)
+    }
 }
 
 impl fmt::Display for SpanKind {

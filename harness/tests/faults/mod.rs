@@ -460,7 +460,6 @@ fn sent_again() -> Option<Arc<dyn Tamper>> {
     })
 }
 
-/// A fault by environment variable.
 /// What one signal queued until the service was stopped reaches a collector that says yes and hands it on to nobody.
 fn lost_at_shutdown(
     name: &'static str,
@@ -482,6 +481,7 @@ fn lost_at_shutdown(
     }
 }
 
+/// A fault by environment variable.
 fn env(
     name: &'static str,
     deployment: &'static str,

@@ -55,12 +55,7 @@ impl Search<'_> {
             }
             let without_ids = record.trace_id.valid().is_none() && record.span_id.valid().is_none();
             if let Some(trace_id) = record.trace_id.valid() {
-                let written = record.time_unix_nano.filter(|_| record.origin == LogOrigin::Otlp);
-                let meanwhile = match written {
-                    Some(time) => (sent.unix_nano..=answered.unix_nano).contains(&time),
-                    None => (sent.seq..=end).contains(&record.arrival.seq),
-                };
-                if meanwhile && foreign(trace_id) {
+                if foreign(trace_id) && record.was_written_in((sent.seq, end), (sent.unix_nano, answered.unix_nano)) {
                     found.records.push(record.clone());
                 }
             } else if without_ids && record.origin != LogOrigin::Otlp && self.comes_behind(record, end, last, until) {

@@ -185,7 +185,7 @@ mod tests {
             let delivery = samples::delivery();
             samples::store(vec![span], Vec::new()).look(|capture| {
                 let evidence = request(capture, &delivery, Options::default());
-                whole(&Seen { evidence: evidence.into(), delivery: &delivery, capture, skew: Duration::ZERO })
+                whole(&Seen { evidence, delivery: &delivery, capture, skew: Duration::ZERO })
             })
         };
         assert_eq!(judged(entry(11)), Ok(()));
@@ -215,7 +215,7 @@ mod tests {
         let delivery = Delivery { invocation: Some(invocation), ..samples::delivery() };
         samples::store(vec![entry], Vec::new()).look(|capture| {
             let evidence = request(capture, &delivery, Options::default());
-            judge(&Seen { evidence: evidence.into(), delivery: &delivery, capture, skew: Duration::ZERO })
+            judge(&Seen { evidence, delivery: &delivery, capture, skew: Duration::ZERO })
         })
     }
 
