@@ -16,7 +16,7 @@ use testcontainers::{
 };
 use tokio::{
     sync::{Mutex, watch},
-    time::timeout,
+    time::{Instant, interval, timeout},
 };
 
 use super::{Shared, SiteError, Started};
@@ -31,6 +31,10 @@ const KILL: Duration = Duration::from_secs(30);
 
 /// How long the output of a paused container may take to come here.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// How long an engine is asked again to pause a container, and how long between.
+const INSIST: Duration = Duration::from_secs(15);
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 /// A container that is followed. Dropping it removes the container.
 #[derive(Debug)]
@@ -88,7 +92,12 @@ impl ContainerSandbox {
         let mut frozen = self.frozen.lock().await;
         if !*frozen {
             let docker = self.docker("pause").await?;
-            docker.pause_container(&self.id).await.map_err(|error| self.cannot("pause", error))?;
+            let paused = insist(|| docker.pause_container(&self.id)).await;
+            let refused = paused.map_err(|error| self.cannot("pause", error))?;
+            if refused > 0 {
+                // What it exported meanwhile came before the freeze, and no other function would have had that time.
+                tracing::warn!("the engine paused {} only when asked for the {}. time", self.what(), refused + 1);
+            }
             *frozen = true;
         }
         Ok(())
@@ -109,6 +118,25 @@ impl ContainerSandbox {
             // 409: it has ended; 404: it was removed.
             Ok(()) | Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
             Err(error) => tracing::warn!("cannot send {signal} to {}: {error}", self.what()),
+        }
+    }
+}
+
+/// Asks an engine again while it fails at what it should do, and tells how often it failed. The kernel may need several tries
+/// to stop the tasks of a control group (kernel documentation, freezer-subsystem: a write may leave it FREEZING, and user space
+/// tries again); on a busy machine a runtime gives up before. Any other refusal stands: there is no such container, or it has
+/// ended.
+async fn insist<F>(mut ask: impl FnMut() -> F) -> Result<u32, Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
+    let (until, mut failed, mut tries) = (Instant::now() + INSIST, 0, interval(BETWEEN_TRIES));
+    loop {
+        tries.tick().await;
+        match ask().await {
+            Ok(()) => return Ok(failed),
+            Err(Error::DockerResponseServerError { status_code: 500.., .. }) if Instant::now() < until => failed += 1,
+            Err(error) => return Err(error),
         }
     }
 }
@@ -214,7 +242,7 @@ impl Sandbox for ContainerSandbox {
         let mut frozen = self.frozen.lock().await;
         if *frozen {
             let docker = self.docker("unpause").await?;
-            docker.unpause_container(&self.id).await.map_err(|error| self.cannot("unpause", error))?;
+            insist(|| docker.unpause_container(&self.id)).await.map_err(|error| self.cannot("unpause", error))?;
             *frozen = false;
         }
         Ok(())
@@ -275,6 +303,35 @@ impl Sandbox for ContainerSandbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refusal(status_code: u16) -> Error {
+        Error::DockerResponseServerError { status_code, message: "unable to freeze".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_fails_to_pause_is_asked_again() {
+        let mut asked = 0;
+        let paused = insist(|| {
+            asked += 1;
+            let done = if asked < 3 { Err(refusal(500)) } else { Ok(()) };
+            async { done }
+        });
+        assert_eq!(paused.await.unwrap(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_never_pauses_is_believed_in_the_end() {
+        let began = Instant::now();
+        insist(|| async { Err(refusal(500)) }).await.unwrap_err();
+        assert!(began.elapsed() >= INSIST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_ended_is_not_paused_again_and_again() {
+        let began = Instant::now();
+        insist(|| async { Err(refusal(409)) }).await.unwrap_err();
+        assert!(began.elapsed().is_zero());
+    }
 
     #[test]
     fn the_end_by_a_signal_is_told_apart_from_an_exit_status() {

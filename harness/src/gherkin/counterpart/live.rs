@@ -150,7 +150,8 @@ impl Live {
     }
 
     /// A service that ends while it is asked something has done something wrong. Where it had ended before, or only gives no
-    /// answer, nothing can be judged.
+    /// answer, nothing can be judged. A function that fails is answered for: without an answer it could not be run, and
+    /// what ended then was ended by the emulator.
     fn no_answer(&self, error: &SiteError, before: u64) -> Problem {
         let problem = Problem::from_error(error);
         let ended = self.store().look(|capture| {
@@ -159,7 +160,8 @@ impl Live {
         });
         // The message has the exit status and the last output.
         self.running.mourned.set(self.running.mourned.get() || self.running.instance.crashed().is_some());
-        if ended { Problem::failed(problem.message) } else { problem }
+        let of_its_own = ended && !self.running.instance.spec().kind.is_lambda();
+        if of_its_own { Problem::failed(problem.message) } else { problem }
     }
 
     pub(super) async fn until_proven(
