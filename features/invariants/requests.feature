@@ -31,3 +31,14 @@ Feature: A request whose steps say nothing of its telemetry is judged by the inv
   Scenario: A request that is counted
     When a client sends GET /files/
     Then the metric "http.server.request.duration" is exported
+
+  @http @not-workers
+  Scenario: Requests that are counted one after the other
+    When a client sends GET /files/
+    Then the metric "http.server.request.duration" counts 1 request with the attributes
+      | attribute  | value   |
+      | http.route | "/files/" |
+    When a client sends GET /files/
+    Then the metric "http.server.request.duration" counts 2 requests with the attributes
+      | attribute  | value   |
+      | http.route | "/files/" |

@@ -60,7 +60,7 @@ fn counts(subject: &Subject<'_>) -> Vec<String> {
 }
 
 /// Whether spans came, and none of a server hangs on another span that came.
-fn only_called_from_outside(capture: &Capture) -> bool {
+pub(super) fn only_called_from_outside(capture: &Capture) -> bool {
     let inner = |span: &Span| {
         span.kind == SpanKind::Server
             && span.parent_span_id.is_some_and(|parent| capture.span(span.trace_id, parent).is_some())

@@ -15,12 +15,14 @@
 //! | [`invocation`] | how it ended on Lambda |
 //! | [`resources`] | who sent it |
 //! | [`conventions`] | names and types of attributes |
-//! | [`metrics`] | counts and exemplars |
+//! | [`metrics`] | counts of requests, and exemplars |
+//! | [`measurements`] | what metrics say in themselves |
 //! | [`secrets`] | planted values |
 
 mod conventions;
 mod invocation;
 mod logs;
+mod measurements;
 mod metrics;
 mod resources;
 mod secrets;
@@ -144,7 +146,12 @@ impl fmt::Display for Finding {
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
     let structure = tree::RULES.iter().chain(spans::RULES).chain(logs::RULES);
     let structure = structure.chain(invocation::RULES);
-    structure.chain(resources::RULES).chain(conventions::RULES).chain(metrics::RULES).chain(secrets::RULES)
+    structure
+        .chain(resources::RULES)
+        .chain(conventions::RULES)
+        .chain(metrics::RULES)
+        .chain(measurements::RULES)
+        .chain(secrets::RULES)
 }
 
 /// Everything that a request breaks, advice included, of the rules that are not in `except`.

@@ -62,6 +62,14 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
     Rule {
+        name: "metrics-service",
+        grade: Advice,
+        about: "metrics are of a service that spans or exported log records are of too",
+        limits: "Advice, because what runs beside a service may send metrics alone.",
+        source: "OpenTelemetry specification, Resource SDK: one resource for all providers",
+        check: metrics_of_others,
+    },
+    Rule {
         name: "unknown-service",
         grade: Advice,
         about: "the service has a name of its own and not the SDK's `unknown_service`",
@@ -75,6 +83,23 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
 ];
+
+/// Services of which metrics came since the request was sent, and nothing else ever.
+fn metrics_of_others(subject: &Subject<'_>) -> Vec<String> {
+    let capture = subject.capture;
+    if !subject.first || !subject.complete || capture.spans().is_empty() {
+        return Vec::new();
+    }
+    let named: BTreeSet<&str> =
+        subject.metrics_since().iter().filter_map(|metric| metric.resource.service_name()).collect();
+    let known = |name: &str| {
+        let spans = capture.spans().iter().rev().map(|span| &span.resource);
+        let records = capture.logs().iter().rev().filter_map(|record| record.resource.as_ref());
+        spans.chain(records).any(|resource| resource.service_name() == Some(name))
+    };
+    let of_others = named.into_iter().filter(|name| !known(name));
+    of_others.map(|name| format!("metrics are of {name:?}, of which no span and no log record came")).collect()
+}
 
 /// What `check` says of the resources of the request's spans and log records, each thing once.
 fn of_each_signal(subject: &Subject<'_>, check: impl Fn(&str, &Resource) -> Option<String>) -> Vec<String> {
@@ -99,10 +124,11 @@ fn linked<'a>(subject: &Subject<'a>) -> impl Iterator<Item = (&'a LogRecord, &'a
 mod tests {
     use std::sync::Arc;
 
-    use super::super::tests::{broken, entry, resource, told};
+    use super::super::tests::{broken, entry, findings, resource, told};
     use crate::{
+        capture::Store,
         correlation::samples,
-        telemetry::{LineFormat, LogOrigin, LogRecord, Resource, Span},
+        telemetry::{Arrival, LineFormat, LogOrigin, LogRecord, Metric, MetricKind, Resource, Span},
     };
 
     fn record(resource: Arc<Resource>) -> LogRecord {
@@ -142,5 +168,29 @@ mod tests {
         assert_eq!(judged(&[shop, one], &[cart, two]), ["same-resource"]);
         assert_eq!(judged(&[shop, one], &[shop, two]), ["same-resource"]);
         assert!(judged(&[shop, one], &[shop]).is_empty());
+    }
+
+    #[test]
+    fn metrics_of_a_service_that_sends_nothing_else_are_mentioned() {
+        let judged = |spans: Vec<Span>, service: &str| {
+            let store = Store::default();
+            samples::export(&store, spans);
+            let metric = Metric {
+                name: "orders".into(),
+                unit: String::new(),
+                description: String::new(),
+                kind: MetricKind::Gauge,
+                points: Vec::new(),
+                resource: resource(&[("service.name", service)]),
+                scope: Arc::default(),
+                arrival: Arrival::default(),
+            };
+            samples::export_metrics(&store, vec![metric]);
+            let found = findings(&store, &samples::delivery(), true, &[], &[]);
+            found.into_iter().map(|finding| finding.rule).collect::<Vec<_>>()
+        };
+        assert_eq!(judged(vec![entry()], "unknown_service"), ["metrics-service"]);
+        assert!(judged(vec![entry()], "shop").is_empty());
+        assert!(judged(Vec::new(), "unknown_service").is_empty());
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tracegate::{
@@ -20,6 +23,7 @@ use super::{
 
 const LISTING: &str = "A listing";
 const COUNTED: &str = "A request that is counted";
+const COUNTED_AGAIN: &str = "Requests that are counted one after the other";
 const REQUESTS: &str = "http.server.request.duration";
 
 /// All of them. `garble` is the URL of [`super::late::garble`].
@@ -212,6 +216,29 @@ pub fn all(garble: &str) -> Vec<Fault> {
             ..caught("every request is counted many times", "metric-counts", COUNTED)
         },
         Fault {
+            tamper: exports(|decoded| {
+                let Decoded::Metrics(metrics) = decoded else { return };
+                for metric in metrics.iter_mut().filter(|metric| metric.name == REQUESTS) {
+                    for point in &mut metric.points {
+                        if let PointValue::Histogram { sum, .. } = &mut point.value {
+                            *sum = sum.map(|seconds| seconds * 1e6);
+                        }
+                    }
+                }
+            }),
+            ..caught("durations are measured in microseconds and called seconds", "duration-unit", COUNTED)
+        },
+        Fault { tamper: falling_counts(), ..caught("two processes count in one series", "counts-grow", COUNTED_AGAIN) },
+        Fault {
+            tamper: exports(|decoded| {
+                let Decoded::Metrics(metrics) = decoded else { return };
+                for metric in metrics {
+                    metric.resource = resource(&metric.resource, "service.name", Some("unknown_service"));
+                }
+            }),
+            ..caught("metrics have a resource of their own", "metrics-service", COUNTED)
+        },
+        Fault {
             tamper: lost_exemplars(),
             ..caught("exemplars name spans that never come", "exemplars-resolve", COUNTED)
         },
@@ -283,6 +310,23 @@ fn called(code: i64, name: &'static str, rule: &'static str) -> Fault {
 
 fn of_records(key: &'static str, value: &'static str) -> Option<std::sync::Arc<dyn tracegate::capture::Tamper>> {
     each_record(move |record| record.resource = record.resource.as_ref().map(|own| resource(own, key, Some(value))))
+}
+
+/// What the harness itself asks for is counted downwards; the scenario counts the rest.
+fn falling_counts() -> Option<std::sync::Arc<dyn tracegate::capture::Tamper>> {
+    let left = AtomicU64::new(1000);
+    exports(move |decoded| {
+        let Decoded::Metrics(metrics) = decoded else { return };
+        let left = left.fetch_sub(1, Ordering::Relaxed);
+        for point in metrics.iter_mut().flat_map(|metric| &mut metric.points) {
+            let harness = point.attributes.str("http.route") != Some("/files/");
+            if let PointValue::Histogram { count, .. } = &mut point.value
+                && harness
+            {
+                *count = left;
+            }
+        }
+    })
 }
 
 /// Every metric gets an exemplar for each trace that came, which names a span that nobody has.
