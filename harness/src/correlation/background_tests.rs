@@ -50,7 +50,7 @@ fn what_comes_while_nothing_is_asked_is_background_whatever_its_numbers() {
 
 #[test]
 fn what_comes_while_a_request_or_a_fence_is_under_way_or_with_ids_or_before_it_is_ready_is_not() {
-    let fence = || Step::Mark(Mark::FenceSent { fence: "f".into() });
+    let fence = || Step::Mark(Mark::FenceSent { fence: "f".into(), target: String::new() });
     assert!(shapes(vec![Step::Mark(Mark::Ready), sent(), Step::Line(tick(1))]).is_empty());
     assert!(shapes(vec![Step::Mark(Mark::Ready), sent(), answered(), fence(), Step::Line(tick(1))]).is_empty());
     assert!(shapes(vec![Step::Line(tick(1)), Step::Mark(Mark::Ready)]).is_empty());

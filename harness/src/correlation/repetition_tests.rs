@@ -63,7 +63,7 @@ fn where_the_request_was_not_repeated_nothing_is_said() {
 fn asked(store: &Store, change: impl FnOnce(&mut Delivery, &mut Span)) -> RequestEvidence {
     let sent = store.mark(Mark::Sent { delivery: "d".into() });
     let answered = store.mark(Mark::Answered { delivery: "d".into() });
-    let end = store.mark(Mark::FenceSent { fence: "f".into() });
+    let end = store.mark(Mark::FenceSent { fence: "f".into(), target: String::new() });
     let mut delivery = Delivery { target: TARGET.into(), sent, answered, ..delivery() };
     let entry = Span {
         start_unix_nano: sent.unix_nano,

@@ -168,7 +168,7 @@ fn longest_request(capture: &Capture) -> Option<f64> {
     for entry in capture.lifecycle() {
         let now = entry.arrival.unix_nano;
         let began = match &entry.mark {
-            Mark::Sent { delivery: id } | Mark::FenceSent { fence: id } => {
+            Mark::Sent { delivery: id } | Mark::FenceSent { fence: id, .. } => {
                 under_way.insert(id, now);
                 None
             }

@@ -172,7 +172,7 @@ mod tests {
         store.mark(Mark::ReadyUnheard);
         store.mark(Mark::ReadyAsked);
         store.mark(Mark::Sent { delivery: "d".into() });
-        store.mark(Mark::FenceSent { fence: "f".into() });
+        store.mark(Mark::FenceSent { fence: "f".into(), target: String::new() });
         samples::export(&store, spans);
         for metric in metrics {
             samples::export_metrics(&store, vec![metric]);

@@ -143,6 +143,9 @@ pub enum Mark {
     FenceSent {
         /// Its mark, which is its `User-Agent`.
         fence: String,
+        /// What it asks for; empty in what was recorded before this was noted.
+        #[serde(default)]
+        target: String,
     },
     /// The answer to it was read, or nobody waits for it any more.
     FenceOver {
