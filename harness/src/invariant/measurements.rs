@@ -1,11 +1,15 @@
 //! Rules about what metrics say in themselves: counts that fall, durations that no request had.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use super::{Grade::Rule as Always, Rule, Subject, metrics::only_called_from_outside};
+use super::{
+    Grade::Rule as Always,
+    Rule, Subject,
+    metrics::{only_called_from_outside, place},
+};
 use crate::{
     capture::{Capture, Mark},
-    telemetry::{DataPoint, Metric, MetricKind, PointValue, Resource, Temporality},
+    telemetry::{DataPoint, Metric, MetricKind, PointValue, Temporality},
 };
 
 /// What a duration may have beyond that of the longest request: what is measured and what was seen of it are two clocks.
@@ -48,7 +52,7 @@ fn falling(subject: &Subject<'_>) -> Vec<String> {
         return Vec::new();
     }
     let since = subject.delivery.sent.seq;
-    let mut resources: Vec<&Arc<Resource>> = Vec::new();
+    let mut resources = Vec::new();
     // Of each series the time and the count of a later point. Going back stops at the first export before the request of
     // each that has one since: what is older, an earlier scenario has judged.
     let mut later: HashMap<Series<'_>, (u64, u64)> = HashMap::new();
@@ -62,11 +66,7 @@ fn falling(subject: &Subject<'_>) -> Vec<String> {
         if !is_judged(metric) {
             continue;
         }
-        let resource = resources.iter().position(|known| known.attributes == metric.resource.attributes);
-        let resource = resource.unwrap_or_else(|| {
-            resources.push(&metric.resource);
-            resources.len() - 1
-        });
+        let resource = place(&mut resources, &metric.resource.attributes);
         for point in metric.points.iter().filter(|point| point.start_unix_nano > 0) {
             let Some(count) = counted(point) else { continue };
             let (scope, name) = (metric.scope.name.as_str(), metric.name.as_str());
@@ -80,14 +80,15 @@ fn falling(subject: &Subject<'_>) -> Vec<String> {
                 continue;
             };
             // An export that was sent again may come behind a newer one.
-            if point.time_unix_nano < *time && count > *known {
-                let service = metric.resource.service_name().unwrap_or_default();
-                found.push(format!(
-                    "{name} of {scope:?} in {service:?} fell from {count} to {known}: a count has one writer"
-                ));
+            if point.time_unix_nano < *time {
+                if count > *known {
+                    let service = metric.resource.service_name().unwrap_or_default();
+                    found.push(format!(
+                        "{name} of {scope:?} in {service:?} fell from {count} to {known}: a count has one writer"
+                    ));
+                }
+                (*time, *known) = (point.time_unix_nano, count);
             }
-            (*time, *known) =
-                (point.time_unix_nano.min(*time), if point.time_unix_nano < *time { count } else { *known });
             if !recent {
                 later.remove(&series);
                 open -= 1;

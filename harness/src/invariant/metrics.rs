@@ -75,8 +75,7 @@ type Key<'a> = (&'a str, &'a str, &'a str);
 /// How many requests every service has measured with each scope: of a cumulative metric the last export of each process
 /// counts, of a delta metric every point, once however often its export was sent. Processes add up.
 fn totals(capture: &Capture) -> HashMap<Key<'_>, u64> {
-    // There are few processes and many exports of each, and every scenario asks: comparing is cheaper than writing down.
-    let mut processes: Vec<&Attributes> = Vec::new();
+    let mut processes = Vec::new();
     let mut latest: HashSet<(usize, Key<'_>)> = HashSet::new();
     let mut points: HashSet<String> = HashSet::new();
     let mut totals: HashMap<Key<'_>, u64> = HashMap::new();
@@ -91,11 +90,7 @@ fn totals(capture: &Capture) -> HashMap<Key<'_>, u64> {
             },
             _ => continue,
         };
-        let resource = &metric.resource.attributes;
-        let process = processes.iter().position(|known| *known == resource).unwrap_or_else(|| {
-            processes.push(resource);
-            processes.len() - 1
-        });
+        let process = place(&mut processes, &metric.resource.attributes);
         if !delta && !latest.insert((process, key)) {
             continue;
         }
@@ -106,6 +101,15 @@ fn totals(capture: &Capture) -> HashMap<Key<'_>, u64> {
         *totals.entry(key).or_default() += metric.points.iter().filter(new).map(measured).sum::<u64>();
     }
     totals
+}
+
+/// The place of a resource among those that are known, to which it is added where it is new. There are few processes and many
+/// exports of each, and every scenario asks: comparing is cheaper than writing down.
+pub(super) fn place<'a>(known: &mut Vec<&'a Attributes>, resource: &'a Attributes) -> usize {
+    known.iter().position(|other| *other == resource).unwrap_or_else(|| {
+        known.push(resource);
+        known.len() - 1
+    })
 }
 
 fn measured(point: &DataPoint) -> u64 {
