@@ -44,6 +44,12 @@ struct Behaviour {
     processes: Option<usize>,
     /// A path whose requests it answers with the help of another process, with an exporter of its own.
     calls_on: &'static str,
+    /// The target of fences.
+    fence: &'static str,
+    /// Time between that other process's exports, where it is not that of the others.
+    behind: Option<Duration>,
+    /// Whether the spans that hang on the caller are exported.
+    entries: bool,
     /// Paths whose requests write an OTLP log record.
     logs: &'static [&'static str],
     /// Time between exports of spans and of log records.
@@ -62,6 +68,9 @@ impl Default for Behaviour {
             named: true,
             processes: None,
             calls_on: "",
+            fence: "/healthcheck",
+            behind: None,
+            entries: true,
             logs: &[],
             delay,
         }
@@ -134,7 +143,9 @@ impl Service {
             let called = Span { span_id: SpanId::random(), parent_span_id: Some(span_id), resource, ..span.clone() };
             queues[self.behaviour.workers].0.push(called);
         }
-        queues[worker].0.push(span);
+        if self.behaviour.entries {
+            queues[worker].0.push(span);
+        }
         if self.behaviour.logs.contains(&path) {
             queues[worker].1.push(LogRecord {
                 origin: LogOrigin::Otlp,
@@ -158,7 +169,8 @@ impl Service {
 
     async fn export_forever(self: Arc<Self>, worker: usize, signal: Signal) {
         let index = usize::from(signal == Signal::Logs);
-        let mut due = tokio::time::interval(self.behaviour.delay[index]);
+        let behind = self.behaviour.behind.filter(|_| worker == self.behaviour.workers);
+        let mut due = tokio::time::interval(behind.unwrap_or(self.behaviour.delay[index]));
         loop {
             due.tick().await;
             let mut queues = self.queues.lock().unwrap();
@@ -261,8 +273,8 @@ async fn start(behaviour: Behaviour) -> Deployment {
 
 async fn start_with(behaviour: Behaviour, more: &str) -> Deployment {
     let text = format!(
-        "[deployments.here]\nkind = \"process\"\ncommand = [\"x\"]\nready = {{ http = \"/healthcheck\" }}\nworkers = {}\n{more}",
-        behaviour.workers
+        "[deployments.here]\nkind = \"process\"\ncommand = [\"x\"]\nready = {{ http = \"/healthcheck\" }}\nworkers = {}\nfence = {:?}\n{more}",
+        behaviour.workers, behaviour.fence
     );
     let config = Config::parse(&text, Path::new("/"), Path::new("tracegate.toml")).unwrap();
     let (site, sink) = (Arc::new(Here(behaviour)), SocketAddr::from(([127, 0, 0, 1], 4318)));
@@ -330,6 +342,45 @@ async fn a_process_behind_the_one_that_answers_the_fence_is_reached_by_the_reque
     deployment.store().until(Instant::now() + PATIENCE, |capture| both(capture).then_some(())).await.unwrap();
     let Proof::Fence { instances, .. } = settle(&deployment, &delivery, PATIENCE).await.unwrap() else { panic!() };
     assert_eq!(instances, ["behind", "worker-0"]);
+}
+
+/// Fences that another process exports sooner than the one that they come to.
+fn uneven() -> Behaviour {
+    let delay = [Duration::from_millis(400); 2];
+    Behaviour {
+        calls_on: "/files/",
+        fence: "/files/",
+        behind: Some(Duration::from_millis(10)),
+        delay,
+        ..Behaviour::default()
+    }
+}
+
+#[tokio::test]
+async fn a_fence_that_a_process_behind_exports_sooner_is_no_proof_before_the_one_in_front_has() {
+    for workers in [1, 2] {
+        let deployment = start(Behaviour { workers, instrumented: workers, ..uneven() }).await;
+        for _ in 0..3 {
+            let delivery = send(&deployment, ContextForm::Both).await;
+            let proof = settle(&deployment, &delivery, PATIENCE).await.unwrap();
+            let count = |capture: &Capture| capture.spans_of(delivery.trace_id().unwrap()).count();
+            assert_eq!(deployment.store().look(count), 2, "{workers} {proof}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_never_shows_where_its_requests_come_in_is_learnt_once() {
+    let deployment = start(Behaviour { entries: false, ..uneven() }).await;
+    let delivery = send(&deployment, ContextForm::Both).await;
+    let began = Instant::now();
+    let patience = Duration::from_secs(3);
+    settle(&deployment, &delivery, patience).await.unwrap();
+    assert!(began.elapsed() >= patience / 2, "{:?}", began.elapsed());
+    let fences = fences_sent(&deployment);
+    let delivery = send(&deployment, ContextForm::Both).await;
+    settle(&deployment, &delivery, patience).await.unwrap();
+    assert!(fences_sent(&deployment) <= fences + 2, "{fences} {}", fences_sent(&deployment));
 }
 
 #[tokio::test]
@@ -501,7 +552,7 @@ async fn a_fence_target_without_instrumentation_leaves_no_proof_and_the_reason_n
 #[tokio::test]
 async fn another_fence_target_is_used_where_the_readiness_target_is_not_instrumented() {
     let behaviour = Behaviour { excluded: "/healthcheck", ..Behaviour::default() };
-    let deployment = start_with(behaviour, "fence = \"/files/\"").await;
+    let deployment = start(Behaviour { fence: "/files/", ..behaviour }).await;
     let delivery = send(&deployment, ContextForm::Both).await;
     assert!(matches!(settle(&deployment, &delivery, PATIENCE).await, Ok(Proof::Fence { .. })));
 }

@@ -35,6 +35,11 @@ async fn answer(request: Request, late: Arc<Mutex<Vec<(&'static str, Value)>>>) 
     let parent = request.headers().get("traceparent").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let ids: Vec<&str> = parent.split('-').collect();
     let [_, trace, parent, _] = ids.as_slice() else { return "no traceparent".into() };
+    // Where what makes the server span is gone, and what would be below it is left.
+    let begins_anew = std::env::var("ANEW").is_ok_and(|paths| paths.split(',').any(|anew| anew == path));
+    let own = format!("{:032x}", u128::from(began));
+    let trace = if begins_anew { &own } else { *trace };
+    let (parent, kind) = if begins_anew { ("", 1) } else { (*parent, 2) };
     let span_id = format!("{:016x}", began | 1);
     if path == "/crash" {
         println!("about to divide by zero");
@@ -42,7 +47,7 @@ async fn answer(request: Request, late: Arc<Mutex<Vec<(&'static str, Value)>>>) 
     }
     let child = json!({"traceId": trace, "spanId": format!("{:016x}", began ^ 0xffff), "parentSpanId": "00000000000000aa",
         "name": "orphan", "kind": 1, "startTimeUnixNano": began.to_string(), "endTimeUnixNano": nanos().to_string()});
-    let span = json!({"traceId": trace, "spanId": span_id, "parentSpanId": parent, "name": format!("GET {path}"), "kind": 2,
+    let span = json!({"traceId": trace, "spanId": span_id, "parentSpanId": parent, "name": format!("GET {path}"), "kind": kind,
         "startTimeUnixNano": began.to_string(), "endTimeUnixNano": nanos().to_string(), "attributes": [
             {"key": "http.route", "value": {"stringValue": path}},
             {"key": "db.sytem", "value": {"stringValue": "none"}},
@@ -130,7 +135,7 @@ impl Bench {
         let executable = std::env::current_exe().unwrap().display().to_string();
         let text = format!(
             "[deployments.fixture]\nkind = \"process\"\ncommand = [{executable:?}, \"service\", \"--exact\", \"--nocapture\"]\n\
-             ready = {{ http = \"/\" }}\npatience = \"5s\"\nenv = {{ SERVE = \"{{port}}\" }}\n{}\n",
+             ready = {{ http = \"/\" }}\npatience = \"5s\"\nenv.SERVE = \"{{port}}\"\n{}\n",
             self.settings
         );
         let root = self.folder.path().canonicalize().unwrap();
@@ -301,6 +306,24 @@ async fn a_scenario_that_failed_at_its_first_step_can_be_judged_by_any_other() {
     bench.run_and_again().await;
     bench.says(&asks("Then the trace is whole"));
     assert_eq!(bench.again().await[0].outcome.verdict, Verdict::Passed);
+}
+
+#[tokio::test]
+async fn patience_is_spent_once_where_neither_a_request_nor_a_fence_leaves_anything() {
+    let asks = |path: &str| {
+        scenario(
+            path,
+            &[&format!("When a client sends GET {path}"), &format!("Then the trace has a SERVER span \"GET {path}\"")],
+        )
+    };
+    let all = ["/a", "/a", "/b", "/a"].map(asks).concat();
+    let bench = Bench { settings: "env.ANEW = \"/,/a\"", ..Bench::new(&all) };
+    let outcomes = bench.run_and_again().await;
+    let hurried = |at: usize| problem(&outcomes[at]).message.contains("waited     no 5s");
+    assert!(!hurried(0), "{:?}", outcomes[0].verdict);
+    assert!(hurried(1), "{:?}", outcomes[1].verdict);
+    assert_eq!(outcomes[2].verdict, Verdict::Passed, "what comes is accepted");
+    assert!(!hurried(3), "something came of a request: {:?}", outcomes[3].verdict);
 }
 
 #[tokio::test]

@@ -68,6 +68,8 @@ struct Known {
     sent: Vec<Fence>,
     /// Whether the target writes OTLP log records; `None` before the first fence.
     logs: Option<bool>,
+    /// Whether fences were given their time once and came back without the span that hangs on the caller, or on nothing.
+    no_entries: bool,
     /// Whether fences were given their time once and nothing came back that could speak for a request, where `quiet` is
     /// declared.
     hopeless: bool,
@@ -78,6 +80,8 @@ struct Known {
 #[derive(Debug, Clone)]
 struct Fence {
     trace_id: TraceId,
+    /// The span that the service is told as its parent.
+    caller: SpanId,
     mark: String,
     /// What arrived up to here was before it.
     after: u64,
@@ -85,8 +89,13 @@ struct Fence {
 }
 
 impl Fence {
+    fn new(caller: &Caller, mark: &str, after: u64) -> Self {
+        let Caller { trace_id, span_id, .. } = *caller;
+        Self { trace_id, caller: span_id, mark: mark.into(), after, at: Instant::now() }
+    }
+
     fn signature(&self) -> Signature<'_> {
-        Signature { trace_id: Some(self.trace_id), mark: &self.mark }
+        Signature { trace_id: Some(self.trace_id), caller: Some(self.caller), mark: &self.mark }
     }
 }
 
@@ -107,7 +116,7 @@ impl Fences {
             if known.sent.len() == REMEMBERED {
                 known.sent.remove(0);
             }
-            known.sent.push(Fence { trace_id: caller.trace_id, mark: mark.into(), after, at: Instant::now() });
+            known.sent.push(Fence::new(caller, mark, after));
         });
     }
 
@@ -125,6 +134,23 @@ impl Fences {
     fn copies(&self, store: &Store) -> usize {
         let sent = self.with(|known| known.sent.clone());
         store.look(|capture| copies(capture, &sent).into_values().max().unwrap_or(1))
+    }
+
+    /// Whether a fence must show the span of the request itself: unless its time was over once and none had.
+    fn show_entries(&self, store: &Store) -> bool {
+        self.with(|known| {
+            if known.no_entries {
+                let after = known.sent.first().map_or(0, |fence| fence.after);
+                known.no_entries = !store.look(|capture| {
+                    let mut spans = capture.spans().since(after);
+                    spans.any(|span| {
+                        let mut signatures = known.sent.iter().map(Fence::signature);
+                        signatures.any(|signature| signature.span(span) && signature.is_entry(span))
+                    })
+                });
+            }
+            !known.no_entries
+        })
     }
 
     /// Whether requests to the fence target are known to write OTLP log records.
@@ -224,6 +250,7 @@ impl Service {
         let started = Instant::now();
         let mut fences: Vec<Fence> = Vec::new();
         let mut answered = 0;
+        let half = started + deadline.saturating_duration_since(started) / 2;
         let mut refused = None;
         let mut trouble = None;
         // Rounds that came back, and not from every process that matters.
@@ -278,16 +305,27 @@ impl Service {
                 }
             }
             let until = deadline.min(Instant::now() + FOLLOW_UP);
-            let spans = store
+            let entered = |returned: &Returned| returned.covers_entries(spec.workers);
+            let must_enter = self.fences.show_entries(store);
+            let mut spans = store
                 .until(until, |capture| {
                     let returned = Returned::of(capture, &fences, deliveries);
-                    let all = returned.covers_spans(spec.workers);
+                    let parts = returned.covers_parts(spec.workers);
+                    let all = parts && (!must_enter || entered(&returned));
                     // All came back, none from the process that matters: ask again at once.
-                    (all || returned.fences == fences.len()).then_some(all)
+                    (all || (!parts && returned.fences == fences.len())).then_some(all)
                 })
                 .await;
             if spans == Some(false) {
                 astray += 1;
+            }
+            if spans.is_none() && must_enter && Instant::now() >= half {
+                let returned = store.look(|capture| Returned::of(capture, &fences, deliveries));
+                // One that shows none never will.
+                if returned.covers_parts(spec.workers) && returned.entries.is_empty() {
+                    self.fences.with(|known| known.no_entries = true);
+                    spans = Some(true);
+                }
             }
             if spans == Some(true) {
                 let expected = self.fences.copies(store);
@@ -328,7 +366,7 @@ impl Service {
         if target == spec.fence_target() {
             self.fences.note(&request.caller, &mark, after);
         }
-        (Fence { trace_id: request.caller.trace_id, mark, after, at: Instant::now() }, request)
+        (Fence::new(&request.caller, &mark, after), request)
     }
 
     async fn send_fence(
@@ -403,7 +441,7 @@ impl Service {
                      (OTEL_BSP_SCHEDULE_DELAY)"
                 ),
             };
-        } else if !returned.covers_spans(spec.workers) {
+        } else if !returned.covers_parts(spec.workers) {
             let needed = if returned.span_parts.is_empty() {
                 format!("{} workers are configured", spec.workers)
             } else {
@@ -423,6 +461,15 @@ impl Service {
             if returned.spans.contains(&None) {
                 reason += "; a resource without service.instance.id or process.pid cannot be told from another";
             }
+        } else if self.fences.show_entries(store) && !returned.covers_entries(spec.workers) {
+            reason += &format!(
+                "{} came back, from instances {}; the spans that they make where they come in, which hang on the caller, came from {} \
+                 of {} workers, and that of the request did not come",
+                returned.fences,
+                named(&returned.spans),
+                returned.entries.len(),
+                spec.workers
+            );
         } else {
             reason += &format!(
                 "their spans came back, their OTLP log records did not (log records from instances {}; the request's are from {})",

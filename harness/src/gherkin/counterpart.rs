@@ -197,6 +197,14 @@ impl Counterpart {
         }
     }
 
+    /// Says more of why nothing was proven. A record has it already.
+    pub fn unproven_because(&self, problem: Problem, why: &str) -> Problem {
+        match self {
+            Self::Live(live) => live.unproven_because(problem, why),
+            Self::Recorded(_) => problem,
+        }
+    }
+
     /// Proves that every measurement that `deliveries` caused was exported, and says why.
     pub async fn settle_metrics(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<String, Problem> {
         let last = deliveries.last().map_or("", |delivery| delivery.mark.as_str());

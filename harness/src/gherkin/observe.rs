@@ -51,6 +51,12 @@ pub(super) struct Seen<'a> {
 }
 
 impl Seen<'_> {
+    /// Whether any span is in the trace that the service was told. One that only the time says is the request's is not.
+    fn carries_on(&self) -> bool {
+        let told = &self.evidence.told_traces;
+        self.evidence.trace.spans().any(|span| told.contains(&span.trace_id))
+    }
+
     /// What is wrong by these invariants, a line each; for steps that ask for what they say.
     pub fn broken(&self, rules: &[&str]) -> Vec<String> {
         let Self { evidence, delivery, capture, skew } = self;
@@ -79,19 +85,26 @@ impl Scene {
     /// come, or when `patience` is over; the message is that of the last look.
     pub async fn eventually(&mut self, judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
         let at = self.last_index()?;
-        let deadline = Instant::now() + self.stage.spec.patience;
+        let patience = self.patience();
+        let deadline = Instant::now() + patience;
         let waited = {
             let sent = &self.sent[at];
             let look = |capture: &Capture| judge(&self.seen(capture, sent)).ok();
             self.instance.until_proven(&[&sent.delivery], deadline, LAST_WORD, look).await
         };
         if waited.accepted {
+            if self.stage.silent.get() {
+                let store = self.instance.store();
+                let carries_on = store.look(|capture| self.seen(capture, &self.sent[at]).carries_on());
+                self.stage.silent.set(!carries_on);
+            }
             return Ok(());
         }
         let proven = match waited.unproven {
             Some(problem) => Err(problem),
             None => self.settle(&[at], deadline).await,
         };
+        let proven = proven.map_err(|problem| self.hurried(problem, patience));
         if proven.is_ok()
             && self.waits_on(&[at], |scene, capture| judge(&scene.seen(capture, &scene.sent[at])).is_ok()).await
         {
@@ -104,10 +117,32 @@ impl Scene {
             let Err(message) = judge(&seen) else { return Ok(()) };
             let complete = match &proven {
                 Ok(()) => sent.settled.as_ref().map_or_else(String::new, |settled| settled.proof.clone()),
-                Err(problem) => problem.message.clone(),
+                Err(problem) => {
+                    self.stage.silent.set(!seen.carries_on());
+                    problem.message.clone()
+                }
             };
             Err(Problem::failed(self.explained(&seen, &message, &complete)))
         })
+    }
+
+    /// How long a proof is waited for. Where a request and the fences behind it left nothing in all of `patience`, nobody waits for
+    /// that long again, but for as long as the exports that were seen may take: a run against a service whose
+    /// instrumentation is gone must end.
+    fn patience(&self) -> Duration {
+        let patience = self.stage.spec.patience;
+        if self.stage.silent.get() { self.instance.store().look(slowest_export).min(patience) } else { patience }
+    }
+
+    /// Why there is no proof, and why that was said before `patience` was over.
+    fn hurried(&self, problem: Problem, waited: Duration) -> Problem {
+        let patience = self.stage.spec.patience;
+        if waited == patience {
+            return problem;
+        }
+        let why =
+            format!("waited     no {patience:?}: in that time nothing had come of an earlier request, nor of a fence");
+        self.instance.unproven_because(problem, &why)
     }
 
     /// Waits until `judge` accepts what was captured at all, or `patience` is over: for what no fence can prove.
@@ -171,12 +206,14 @@ impl Scene {
     }
 
     async fn judge_settled(&mut self, which: &[usize], judge: impl Fn(&Seen<'_>) -> Result<(), String>) -> StepResult {
-        let deadline = Instant::now() + self.stage.spec.patience;
-        if let Err(unproven) = self.settle(which, deadline).await {
+        let patience = self.patience();
+        if let Err(unproven) = self.settle(which, Instant::now() + patience).await {
             // A deployment that has never exported a span is not instrumented, or exports to nowhere: that is the service's
             // failure. Where spans came and only the fence's did not, it is an open question.
             let silent = self.instance.store().look(|capture| capture.spans().is_empty());
             return Err(if silent {
+                self.stage.silent.set(true);
+                let unproven = self.hurried(unproven, patience);
                 Problem::failed(format!("received   no span at all from this deployment\n{}", unproven.message))
             } else {
                 unproven
@@ -306,7 +343,7 @@ impl Scene {
     /// of completeness; where there is none, they are left out, and the scenario's proofs say so.
     pub async fn invariants(&mut self, except: &[&str]) -> StepResult {
         let all: Vec<usize> = (0..self.sent.len()).collect();
-        let deadline = Instant::now() + self.stage.spec.patience;
+        let deadline = Instant::now() + self.patience();
         let proven = self.sent.iter().all(|sent| sent.settled.is_some());
         let complete = proven || (!self.stage.unprovable.get() && self.settle(&all, deadline).await.is_ok());
         if !complete {
@@ -431,7 +468,7 @@ impl Scene {
         if !found_all && !spans.is_empty() {
             // Spans come when their exporter sends them. What began during the watch is here once another proof is.
             let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
-            self.instance.come_to_rest(&deliveries, Instant::now() + self.stage.spec.patience).await;
+            self.instance.come_to_rest(&deliveries, Instant::now() + self.patience()).await;
         }
         store.look(|capture| !background(capture).is_disjoint(&lines) || !by_itself(capture).is_disjoint(&spans))
     }
@@ -544,7 +581,7 @@ impl Scene {
     /// Waits until the telemetry of what was sent so far is there, as far as that can be proven.
     pub async fn settle_so_far(&mut self) {
         let all: Vec<usize> = (0..self.sent.len()).collect();
-        let deadline = Instant::now() + self.stage.spec.patience;
+        let deadline = Instant::now() + self.patience();
         // Without a proof the steps that need the telemetry say so themselves.
         let _ = self.settle(&all, deadline).await;
     }
@@ -557,6 +594,7 @@ impl Scene {
         }
         let deliveries: Vec<&Delivery> = open.iter().map(|&at| &self.sent[at].delivery).collect();
         let settled = self.instance.settle(&deliveries, deadline).await?;
+        self.stage.silent.set(false);
         for (at, settled) in open.into_iter().zip(settled) {
             self.proofs.insert(settled.proof.clone());
             self.sent[at].settled = Some(settled);

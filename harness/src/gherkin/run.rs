@@ -70,6 +70,8 @@ pub(super) struct Stage {
     pub unprovable: Cell<bool>,
     /// Whether telemetry beyond a fence was waited for once and did not come.
     pub waited_in_vain: Cell<bool>,
+    /// Whether nothing of a request had come when `patience` was over, no fence either.
+    pub silent: Cell<bool>,
     /// Whether traces that lines name were waited for once and did not all come.
     pub waited_for_traces: Cell<bool>,
 }
@@ -79,7 +81,7 @@ impl Stage {
         // The configuration was refused if one of them did not compile.
         let ignore = spec.ignore_lines.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect();
         let no = || Cell::new(false);
-        Self { spec, root, ignore, unprovable: no(), waited_in_vain: no(), waited_for_traces: no() }
+        Self { spec, root, ignore, unprovable: no(), waited_in_vain: no(), silent: no(), waited_for_traces: no() }
     }
 }
 

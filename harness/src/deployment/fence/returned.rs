@@ -6,21 +6,24 @@ use super::Fence;
 use crate::{
     capture::{Capture, LogRow},
     stimulus::Delivery,
-    telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanKind, TraceId, Value},
+    telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanId, SpanKind, TraceId, Value},
 };
 
 /// So many fences that all came back from different processes were not spread over a few by chance.
 const MANY: usize = 16;
 
-/// The trace and the `User-Agent` of a request, by which its telemetry is known.
+/// The caller's context and the `User-Agent` of a request, by which its telemetry is known.
 pub(super) struct Signature<'a> {
     pub(super) trace_id: Option<TraceId>,
+    /// The caller's span.
+    pub(super) caller: Option<SpanId>,
     pub(super) mark: &'a str,
 }
 
 impl<'a> Signature<'a> {
     pub(super) fn of(delivery: &'a Delivery) -> Self {
-        Self { trace_id: delivery.trace_id(), mark: &delivery.user_agent }
+        let caller = delivery.caller.map(|caller| caller.span_id);
+        Self { trace_id: delivery.trace_id(), caller, mark: &delivery.user_agent }
     }
 
     fn has(&self, trace_id: Option<TraceId>, attributes: &Attributes) -> bool {
@@ -37,6 +40,11 @@ impl<'a> Signature<'a> {
         self.has(Some(span.trace_id), &span.attributes) || (edge && self.trace_id.is_some_and(linked))
     }
 
+    /// Whether a span of the request is the one that it makes itself, in the process that it came to.
+    pub(super) fn is_entry(&self, span: &Span) -> bool {
+        span.parent_span_id.is_none() || span.parent_span_id == self.caller
+    }
+
     pub(super) fn record(&self, record: &LogRecord) -> bool {
         record.origin == LogOrigin::Otlp && self.has(record.trace_id.valid(), &record.fields)
     }
@@ -50,6 +58,11 @@ pub(super) type Instance = Option<String>;
 pub(super) struct Returned {
     pub(super) fences: usize,
     pub(super) spans: BTreeSet<Instance>,
+    /// Instances with the entry span of a fence: what those processes export is in the order of the requests that came to them,
+    /// while another one behind them may hand on its spans of a fence sooner than they do theirs of the delivery.
+    pub(super) entries: BTreeSet<Instance>,
+    /// Whether the entry span of each delivery is here, so that its process is known to matter.
+    pub(super) all_entered: bool,
     /// Whether two of them came back from one instance.
     again: bool,
     pub(super) logs: BTreeSet<Instance>,
@@ -67,15 +80,20 @@ impl Returned {
         let mut returned = Self::default();
         let mut back = BTreeSet::new();
         let mut answered: HashMap<Instance, usize> = HashMap::new();
+        let mut entered = vec![false; own.len()];
         for span in capture.spans().iter().rev().take_while(|span| span.arrival.seq > sent) {
-            if own.iter().any(|own| own.span(span)) {
+            if let Some(index) = own.iter().position(|own| own.span(span)) {
                 returned.span_parts.insert(span.resource.instance());
+                entered[index] |= own[index].is_entry(span);
             } else if span.arrival.seq > after
                 && let Some(index) = fences.iter().position(|fence| fence.signature().span(span))
             {
                 back.insert(index);
                 let instance = span.resource.instance();
                 returned.again |= *answered.entry(instance.clone()).or_insert(index) != index;
+                if fences[index].signature().is_entry(span) {
+                    returned.entries.insert(instance.clone());
+                }
                 returned.spans.insert(instance);
             }
         }
@@ -88,6 +106,7 @@ impl Returned {
             }
         }
         returned.fences = back.len();
+        returned.all_entered = entered.into_iter().all(|entered| entered);
         returned
     }
 
@@ -98,9 +117,15 @@ impl Returned {
         named && self.fences >= MANY && !self.again && self.spans.is_disjoint(&self.span_parts)
     }
 
-    /// Whether fences' spans came from every process that matters.
-    pub(super) fn covers_spans(&self, workers: usize) -> bool {
+    /// Whether fences' spans came from every process that is known to matter.
+    pub(super) fn covers_parts(&self, workers: usize) -> bool {
         if self.span_parts.is_empty() { self.spans.len() >= workers } else { self.spans.is_superset(&self.span_parts) }
+    }
+
+    /// Whether they came from the process that the deliveries came to. As long as nothing says which one that is, the fences must
+    /// have come to as many as there are.
+    pub(super) fn covers_entries(&self, workers: usize) -> bool {
+        self.all_entered || self.entries.len() >= workers
     }
 
     /// Whether fences' log records came from every process that matters and exports any.

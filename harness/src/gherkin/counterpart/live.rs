@@ -221,6 +221,12 @@ impl Live {
         Ok(proven)
     }
 
+    pub(super) fn unproven_because(&self, problem: Problem, why: &str) -> Problem {
+        let problem = Problem { message: format!("{}\n{why}", problem.message), ..problem };
+        self.step(|step| step.unproven = Some(problem.clone()));
+        problem
+    }
+
     pub(super) async fn repeat(&self, target: &str) {
         for asks in std::iter::repeat_n([true, false], TRIALS).flatten() {
             self.store().mark(Mark::Trial { target: target.to_owned(), asks });
