@@ -65,6 +65,7 @@ async fn answer(request: Request, late: Arc<Mutex<Vec<(&'static str, Value)>>>) 
     match path.as_str() {
         // What is logged and never exported.
         "/lost" => {}
+        "/garbage" => export("traces", &json!({"resourceSpans": "none"})).await,
         // What comes only with the next request, and is broken.
         "/late" => late.lock().unwrap().extend([("traces", spans(vec![span, child])), ("logs", logs)]),
         "/crash-later" => {
@@ -91,7 +92,7 @@ async fn export(signal: &str, request: &Value) {
     let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap();
     let sent =
         reqwest::Client::new().post(format!("{endpoint}/v1/{signal}")).header("content-type", "application/json");
-    sent.body(request.to_string()).send().await.unwrap().error_for_status().unwrap();
+    sent.body(request.to_string()).send().await.unwrap();
 }
 
 fn nanos() -> u64 {
@@ -324,6 +325,23 @@ async fn patience_is_spent_once_where_neither_a_request_nor_a_fence_leaves_anyth
     assert!(hurried(1), "{:?}", outcomes[1].verdict);
     assert_eq!(outcomes[2].verdict, Verdict::Passed, "what comes is accepted");
     assert!(!hurried(3), "something came of a request: {:?}", outcomes[3].verdict);
+}
+
+#[tokio::test]
+async fn what_the_sink_could_not_take_is_in_the_failure() {
+    let asks = |path: &str| scenario(path, &[&format!("When a client sends GET {path}"), "Then the trace is whole"]);
+    let garbage = Bench::new(&asks("/garbage")).run_and_again().await;
+    let message = &problem(&garbage[0]).message;
+    assert!(message.contains("sink       once in what was sent of traces: the traces request"), "{message}");
+    let settings = "env.OTEL_EXPORTER_OTLP_ENDPOINT = \"{otlp}/v1\"";
+    let elsewhere = Bench { settings, ..Bench::new(&asks("/a")) }.run_and_again().await;
+    let message = &problem(&elsewhere[0]).message;
+    assert!(message.contains("Nothing of what it sent could be taken: refused"), "{message}");
+    assert!(message.contains("POST /v1/v1/traces is not a path of OTLP/HTTP"), "{message}");
+    let sound = Bench::new(&scenario("b", &["When a client sends GET /b", "Then no span is exported for the request"]))
+        .run_and_again()
+        .await;
+    assert!(!problem(&sound[0]).message.contains("sink  "), "{}", problem(&sound[0]).message);
 }
 
 #[tokio::test]

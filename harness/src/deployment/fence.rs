@@ -424,10 +424,14 @@ impl Service {
         }
         reason += ", ";
         if returned.spans.is_empty() {
-            let (requests, spans) = store.look(|capture| (capture.requests().len(), capture.spans().len()));
+            let (requests, spans, trouble) =
+                store.look(|capture| (capture.requests().len(), capture.spans().len(), capture.trouble_at_the_sink(0)));
             reason +=
                 &format!("and no span of theirs arrived; {spans} spans were received from this deployment so far. ");
             reason += &match (requests, spans) {
+                (0, _) if !trouble.is_empty() => {
+                    format!("Nothing of what it sent could be taken: {}", trouble.join("; "))
+                }
                 (0, _) => "It exported nothing at all: does it read OTEL_EXPORTER_OTLP_ENDPOINT (and is \
                            OTEL_EXPORTER_OTLP_PROTOCOL one of grpc, http/protobuf and http/json), and are the processes that \
                            answer requests instrumented, and not only a parent of theirs?"

@@ -66,6 +66,11 @@ pub(super) fn context(seen: &Seen<'_>, spec: &config::Deployment, mismatch: &str
     if let Some(arrived) = arrived(evidence, delivery) {
         let _ = write!(text, "\narrived    {arrived}");
     }
+    // Where nothing came at all, the reason may lie before the request.
+    let since = if evidence.trace.is_empty() { 0 } else { delivery.sent.seq };
+    for trouble in seen.capture.trouble_at_the_sink(since) {
+        let _ = write!(text, "\nsink       {trouble}");
+    }
     if let Some(hint) = signalled(seen, spec) {
         let _ = write!(text, "\nstopped    {hint}");
     }

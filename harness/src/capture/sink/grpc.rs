@@ -66,6 +66,7 @@ async fn export(inbox: &Inbox, request: Request) -> Result<Bytes, Refusal> {
         let message = format!(
             "{path} is not known; there is Export of TraceService, LogsService, MetricsService and ProfilesService"
         );
+        inbox.nowhere(&format!("the gRPC call {message}"), &user_agent(request.headers()));
         return Err(Refusal::new(StatusCode::NOT_FOUND, Code::Unimplemented, message));
     };
     if let Some(refusal) = inbox.missing_header(request.headers()) {

@@ -60,6 +60,7 @@ async fn export(inbox: &Inbox, encoding: Option<Encoding>, request: Request) -> 
         let message = format!(
             "{path} is not a path of OTLP/HTTP; there are /v1/traces, /v1/logs, /v1/metrics and /v1development/profiles"
         );
+        inbox.nowhere(&format!("{} {message}", request.method()), &user_agent(request.headers()));
         return Err(Refusal::new(StatusCode::NOT_FOUND, Code::NotFound, message));
     };
     if request.method() != Method::POST {

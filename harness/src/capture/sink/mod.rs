@@ -20,9 +20,10 @@ pub(super) mod weight;
 mod tests;
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, PoisonError},
 };
 
 use axum::{
@@ -61,6 +62,9 @@ pub const BODY_LIMIT: usize = 64 << 20;
 
 /// `GET` of this path answers 200 as soon as the sink takes requests.
 pub const HEALTH: &str = "/tracegate/health";
+
+/// Wrong paths that are told of.
+const NOWHERE_AT_MOST: usize = 16;
 
 /// Plain bodies up to this many bytes are walked over where they came in; larger and compressed ones do not hold up the
 /// others.
@@ -141,6 +145,7 @@ impl Sink {
             openers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
             lines: Lines::new(settings.connections),
             settings: Arc::new(settings),
+            nowhere: Arc::default(),
         };
         let stop = CancellationToken::new();
         let door = inbox.open(listener, &stop);
@@ -217,6 +222,8 @@ struct Inbox {
     openers: Arc<Semaphore>,
     lines: Arc<Lines>,
     settings: Arc<Settings>,
+    /// What was told of requests to paths that are none of OTLP's, so that each is told once.
+    nowhere: Arc<std::sync::Mutex<BTreeSet<String>>>,
 }
 
 impl Witness for Inbox {
@@ -360,6 +367,18 @@ impl Inbox {
                 }
                 pending().await
             }
+        }
+    }
+
+    /// Notes a request to a path that is none of OTLP's, once: an endpoint with a path too many or too few is a frequent reason
+    /// for telemetry that is not there.
+    fn nowhere(&self, why: &str, user_agent: &str) {
+        let who = if user_agent.is_empty() { "an exporter without a name" } else { user_agent };
+        let what = format!("refused {who}: {why}");
+        let mut told = self.nowhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < NOWHERE_AT_MOST && told.insert(what.clone()) {
+            drop(told);
+            self.receiver.note(what);
         }
     }
 

@@ -19,6 +19,9 @@ use crate::{
 /// No exporter keeps anything for so long, in nanoseconds.
 const LONGEST_EXPORT: u64 = 600_000_000_000;
 
+/// Notes of the sink that are told of.
+const NOTES_AT_MOST: usize = 3;
+
 /// Everything that was captured and is kept, in order of arrival.
 ///
 /// Spans, log records and metrics are decoded when they are asked for. So ask for a trace ([`spans_of`](Self::spans_of)), for
@@ -249,6 +252,26 @@ impl Capture {
         let arrival = self.stamp();
         self.lifecycle.push(Lifecycle { arrival, mark });
         arrival
+    }
+
+    /// What the sink could not take after `seq`, and what it did to requests and connections: the last of it, each said once.
+    /// For who looks for telemetry that is not there.
+    pub fn trouble_at_the_sink(&self, seq: u64) -> Vec<String> {
+        let count = self.faults.iter().rev().take_while(|fault| fault.arrival.seq > seq).count();
+        let faults = self.faults.last().filter(|_| count > 0).map(|fault| {
+            let times = if count == 1 { "once".to_owned() } else { format!("{count} times, at last") };
+            format!("{times} in what was sent of {}: {}", fault.signal, fault.reason)
+        });
+        let mut notes: Vec<String> = Vec::new();
+        for entry in self.lifecycle.iter().rev().take_while(|entry| entry.arrival.seq > seq) {
+            if let Mark::Sink { what } = &entry.mark
+                && !notes.contains(what)
+                && notes.len() < NOTES_AT_MOST
+            {
+                notes.push(what.clone());
+            }
+        }
+        faults.into_iter().chain(notes.into_iter().rev()).collect()
     }
 
     /// Drops the oldest while there is more than is to be kept, and makes a mark the first time.

@@ -251,6 +251,9 @@ async fn other_paths_methods_types_and_encodings_are_refused_each_in_its_way() {
     let body = one_span().encode_to_vec();
     let unknown = fixture.post("/v1/spans", &[("content-type", PROTOBUF)], body.clone()).await;
     assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+    fixture.post("/v1/spans", &[("content-type", PROTOBUF)], body.clone()).await;
+    let notes = fixture.notes();
+    assert!(matches!(&notes[..], [once] if once.contains("POST /v1/spans is not a path of OTLP/HTTP")), "{notes:?}");
     let get = reqwest::get(fixture.url("/v1/traces")).await.unwrap();
     assert_eq!((get.status(), &get.headers()["allow"]), (StatusCode::METHOD_NOT_ALLOWED, &"POST".parse().unwrap()));
     let plain = fixture.post("/v1/traces", &[("content-type", "text/plain")], body.clone()).await;
