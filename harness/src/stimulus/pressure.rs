@@ -3,10 +3,19 @@
 //! Linux counts it. In `/proc/pressure/cpu`, `…/io` and `…/memory`, `some … total=` is the time in microseconds during which some task
 //! was ready to run and had no processor, waited for a disk, or for memory ("PSI - Pressure Stall Information" in the kernel's
 //! documentation). `steal` in `/proc/stat` is the time that a hypervisor gave to others ("proc_stat(5)", in hundredths of a
-//! second, of all processors together), of which the guest's own figures know nothing. An answer that took long on such a
-//! machine says less about the service.
+//! second, of all processors together), of which the guest's own figures know nothing. Where a virtual machine stood still as a
+//! whole and its host says nothing of it, only the clock shows it: a thread that wants to be woken every few milliseconds is late
+//! by as much. An answer that took long on such a machine says less about the service.
 
-use std::{fs::read_to_string, time::Duration};
+use std::{
+    fs::read_to_string,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 /// What tasks wait for.
 const RESOURCES: [&str; 3] = ["cpu", "io", "memory"];
@@ -14,22 +23,52 @@ const RESOURCES: [&str; 3] = ["cpu", "io", "memory"];
 /// `USER_HZ`, which is 100 on every architecture that Linux counts in user space for.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The counters at one moment, added up; nothing where nobody counts.
+/// How often the thread that measures standstills wants to be woken.
+const BEAT: Duration = Duration::from_millis(5);
+
+/// By less it is late on any machine.
+const USUAL: Duration = Duration::from_millis(1);
+
+/// By how much that thread was late so far, in microseconds.
+static LATE: LazyLock<&'static AtomicU64> = LazyLock::new(|| {
+    let late: &AtomicU64 = Box::leak(Box::default());
+    // Without it a standstill goes unnoticed, as it would where no thread is to be had.
+    let _ = thread::Builder::new().name("standstills".into()).spawn(move || measure(late));
+    late
+});
+
+fn measure(late: &AtomicU64) -> ! {
+    loop {
+        let began = Instant::now();
+        thread::park_timeout(BEAT);
+        let by = began.elapsed().saturating_sub(BEAT);
+        if by > USUAL {
+            late.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The counters at one moment, those of the system added up; nothing where nobody counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pressure(Duration);
+pub(crate) struct Pressure {
+    counted: Duration,
+    late: Duration,
+}
 
 impl Pressure {
     /// As it is now.
     pub(crate) fn now() -> Self {
+        let late = Duration::from_micros(LATE.load(Ordering::Relaxed));
         let stalled =
             |resource| read_to_string(format!("/proc/pressure/{resource}")).ok().and_then(|text| total(&text));
         let stolen = read_to_string("/proc/stat").ok().and_then(|text| stolen(&text));
-        Self(RESOURCES.into_iter().filter_map(stalled).chain(stolen).sum())
+        Self { counted: RESOURCES.into_iter().filter_map(stalled).chain(stolen).sum(), late }
     }
 
-    /// How much it has grown since.
+    /// How much it has grown since. What the thread was late by may have been counted too, so the larger of both.
     pub(crate) fn since(self) -> Duration {
-        Self::now().0.saturating_sub(self.0)
+        let now = Self::now();
+        now.counted.saturating_sub(self.counted).max(now.late.saturating_sub(self.late))
     }
 }
 
@@ -48,6 +87,16 @@ fn stolen(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_larger_of_what_is_counted_and_what_the_clock_shows_has_held_up() {
+        let before = Pressure::now();
+        let ahead = Pressure { counted: before.counted + Duration::from_secs(3_600), ..before };
+        LATE.fetch_add(7_000_000, Ordering::Relaxed);
+        assert!((7..60).contains(&ahead.since().as_secs()), "what nobody counted is what the clock shows");
+        let long_ago = Pressure { counted: Duration::ZERO, late: Pressure::now().late };
+        assert!(long_ago.since() >= before.counted);
+    }
 
     #[test]
     fn the_counter_is_that_of_tasks_that_waited_and_in_microseconds() {
