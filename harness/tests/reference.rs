@@ -252,8 +252,17 @@ fn findings(reference: &Reference, of: &Request, evidence: &RequestEvidence, can
     let skew = Duration::from_millis(10);
     reference.store.look(|capture| {
         let delivery = &delivery;
-        let subject =
-            Subject { evidence, delivery, capture, complete: true, skew, canaries, suspects: None, first: true };
+        let subject = Subject {
+            evidence,
+            delivery,
+            capture,
+            complete: true,
+            skew,
+            canaries,
+            suspects: None,
+            lacking: &[],
+            first: true,
+        };
         check(&subject, &[])
     })
 }

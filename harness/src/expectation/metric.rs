@@ -74,10 +74,8 @@ pub struct MetricMatcher {
 pub struct MetricTotal {
     /// How many series (process and attributes) there are.
     pub series: usize,
-    /// Measurements of histograms and summaries; for other kinds the number of series.
-    pub count: u64,
-    /// Sum of the values, or of the histograms' sums.
-    pub sum: f64,
+    /// The measurements of histograms and summaries and the values of the other kinds, added up.
+    pub counted: f64,
 }
 
 impl MetricMatcher {
@@ -91,7 +89,7 @@ impl MetricMatcher {
         &self,
         metrics: impl IntoIterator<Item = &'a Arc<Metric>>,
     ) -> Result<MetricTotal, NoMatch<Arc<Metric>>> {
-        let mut series: HashMap<String, (u64, MetricTotal)> = HashMap::new();
+        let mut series: HashMap<String, (u64, f64)> = HashMap::new();
         let mut candidates = Vec::new();
         for metric in metrics {
             let of_metric = self.metric_differences(metric);
@@ -123,9 +121,8 @@ impl MetricMatcher {
             return Err(NoMatch::new(self.to_string(), candidates, "metrics"));
         }
         let mut total = MetricTotal { series: series.len(), ..MetricTotal::default() };
-        for (_, one) in series.values() {
-            total.count += one.count;
-            total.sum += one.sum;
+        for (_, counted) in series.values() {
+            total.counted += counted;
         }
         Ok(total)
     }
@@ -149,7 +146,7 @@ impl MetricMatcher {
     }
 }
 
-fn add(series: &mut HashMap<String, (u64, MetricTotal)>, metric: &Metric, point: &DataPoint) {
+fn add(series: &mut HashMap<String, (u64, f64)>, metric: &Metric, point: &DataPoint) {
     let delta = match metric.kind {
         MetricKind::Sum { temporality, .. }
         | MetricKind::Histogram(temporality)
@@ -162,20 +159,17 @@ fn add(series: &mut HashMap<String, (u64, MetricTotal)>, metric: &Metric, point:
     let start = if delta || metric.kind == MetricKind::Gauge { 0 } else { point.start_unix_nano };
     let resource = &metric.resource.attributes;
     let key = format!("{resource:?} {:?} {:?} {start} {attributes:?}", metric.scope.name, metric.name);
-    let (count, sum) = match &point.value {
-        PointValue::Int(value) => (1, *value as f64),
-        PointValue::Double(value) => (1, *value),
-        PointValue::Histogram { count, sum, .. } | PointValue::Distribution { count, sum } => {
-            (*count, sum.unwrap_or_default())
-        }
+    // What histograms measured is another matter than how often.
+    let counted = match &point.value {
+        PointValue::Int(value) => *value as f64,
+        PointValue::Double(value) => *value,
+        PointValue::Histogram { count, .. } | PointValue::Distribution { count, .. } => *count as f64,
     };
     let (latest, total) = series.entry(key).or_default();
     if delta {
-        let scalar = matches!(point.value, PointValue::Int(_) | PointValue::Double(_));
-        total.count = if scalar { 1 } else { total.count + count };
-        total.sum += sum;
+        *total += counted;
     } else if point.time_unix_nano >= *latest {
-        (total.count, total.sum) = (count, sum);
+        *total = counted;
     }
     *latest = point.time_unix_nano.max(*latest);
 }
@@ -247,7 +241,7 @@ mod tests {
             metric("a", cumulative, vec![(6, 200, histogram(3))]),
             metric("b", cumulative, vec![(5, 200, histogram(4))]),
         ];
-        assert_eq!(matcher().total(&metrics).unwrap(), MetricTotal { series: 2, count: 7, sum: 14.0 });
+        assert_eq!(matcher().total(&metrics).unwrap(), MetricTotal { series: 2, counted: 7.0 });
     }
 
     #[test]
@@ -255,7 +249,15 @@ mod tests {
         let delta = MetricKind::Histogram(Temporality::Delta);
         let metrics =
             [metric("a", delta, vec![(5, 200, histogram(1))]), metric("a", delta, vec![(6, 200, histogram(3))])];
-        assert_eq!(matcher().total(&metrics).unwrap(), MetricTotal { series: 1, count: 4, sum: 8.0 });
+        assert_eq!(matcher().total(&metrics).unwrap(), MetricTotal { series: 1, counted: 4.0 });
+    }
+
+    #[test]
+    fn one_measurement_counts_once_however_large_it_is() {
+        let large = PointValue::Histogram { count: 1, sum: Some(142.0), bounds: Vec::new(), bucket_counts: vec![1] };
+        let kind = MetricKind::Histogram(Temporality::Cumulative);
+        let metrics = [metric("a", kind, vec![(5, 200, large)])];
+        assert_eq!(matcher().total(&metrics).unwrap(), MetricTotal { series: 1, counted: 1.0 });
     }
 
     #[test]
@@ -266,7 +268,7 @@ mod tests {
             metric("a", kind, vec![(6, 200, PointValue::Int(0))]),
         ];
         let matcher = MetricMatcher { kind: Some(MetricShape::UpDownCounter), ..matcher() };
-        assert_eq!(matcher.total(&metrics).unwrap(), MetricTotal { series: 1, count: 1, sum: 0.0 });
+        assert_eq!(matcher.total(&metrics).unwrap(), MetricTotal { series: 1, counted: 0.0 });
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! alone, and one has more than its own while another has less. A cache, a retry or a request that is merged with another
 //! one changes the sum.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::mismatch::{counted, none_of};
 use crate::{
@@ -37,57 +37,45 @@ impl FromIterator<String> for Left {
     }
 }
 
-/// Whether requests that were alike and under way at the same time, `together`, each have their own. `alone` are the same
-/// requests when nothing else was under way; what they differ in themselves is not judged.
-///
-/// # Errors
-/// With what is in the wrong request, and how often.
-pub fn kept_apart(alone: &[Left], together: &[Left]) -> Result<(), String> {
-    let items: BTreeSet<&String> = alone.iter().flat_map(|left| left.0.keys()).collect();
-    let mut wrong = Vec::new();
-    for item in items {
-        let own = alone[0].count(item);
-        if own == 0 || alone.iter().any(|left| left.count(item) != own) {
-            continue;
-        }
-        let counts: Vec<usize> = together.iter().map(|left| left.count(item)).collect();
-        if counts.iter().sum::<usize>() == own * together.len() && counts.iter().any(|&count| count != own) {
-            let each = counts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            wrong.push(format!(
-                "mixed      {item}: {own} in a request that is alone; of {} at the same time each has: {each}",
-                together.len()
-            ));
-        }
-    }
-    none_of(wrong, |more| format!("mixed      and {more} more"))
+/// Requests that were alike and under way at the same time, held against the same requests when they were alone. No more is
+/// kept than how far each item is off, so that there may be very many.
+#[derive(Debug)]
+pub struct Beside {
+    requests: usize,
+    items: BTreeMap<String, Counted>,
 }
 
-/// The same for very many requests, of which no more is kept than how far each item is off.
 #[derive(Debug)]
-pub struct Sums {
-    alone: Left,
-    requests: usize,
-    /// How often an item came, and the requests that have another number than the one that was alone.
-    items: BTreeMap<String, (usize, Vec<(usize, usize)>)>,
+struct Counted {
+    /// How often each request that was alone left it.
+    own: usize,
+    /// How often it came of the others together.
+    sum: usize,
+    /// The requests that left another number of it, with that.
+    off: Vec<(usize, usize)>,
 }
 
 /// Requests that are told for an item.
 const EXAMPLES: usize = 5;
 
-impl Sums {
-    /// Nothing yet, to be held against what a request left that was alone.
-    pub fn beside(alone: Left) -> Self {
-        let items = alone.0.keys().map(|item| (item.clone(), (0, Vec::new()))).collect();
-        Self { alone, requests: 0, items }
+impl Beside {
+    /// Nothing yet, to be held against what requests left that were alone. What these differ in themselves is not judged.
+    pub fn new(alone: &[Left]) -> Self {
+        let steady = |(item, &own): (&String, &usize)| {
+            let same = alone.iter().all(|left| left.count(item) == own);
+            same.then(|| (item.clone(), Counted { own, sum: 0, off: Vec::new() }))
+        };
+        let items = alone.first().into_iter().flat_map(|left| left.0.iter().filter_map(steady)).collect();
+        Self { requests: 0, items }
     }
 
     /// What the request with this number left.
     pub fn add(&mut self, number: usize, left: &Left) {
         self.requests += 1;
-        for (item, (sum, off)) in &mut self.items {
+        for (item, Counted { own, sum, off }) in &mut self.items {
             let count = left.count(item);
             *sum += count;
-            if count != self.alone.count(item) {
+            if count != *own {
                 off.push((number, count));
             }
         }
@@ -98,8 +86,7 @@ impl Sums {
     /// # Errors
     /// With what is in the wrong request, and the first such requests.
     pub fn are_apart(&self) -> Result<(), String> {
-        let mixed = self.items.iter().filter_map(|(item, (sum, off))| {
-            let own = self.alone.count(item);
+        let mixed = self.items.iter().filter_map(|(item, Counted { own, sum, off })| {
             if off.is_empty() || *sum != own * self.requests {
                 return None;
             }
@@ -114,18 +101,55 @@ impl Sums {
         });
         none_of(mixed.collect(), |more| format!("mixed      and {more} more"))
     }
+
+    /// What a few requests left less of than those that were alone, and most of the others. What most of them lack, a cache or one
+    /// call for all has spared them.
+    pub fn lacking(&self) -> impl Iterator<Item = String> {
+        self.items.iter().filter_map(|(item, Counted { own, off, .. })| {
+            let lacking = off.iter().filter(|(_, count)| count < own).count();
+            let few = lacking > 0 && lacking * 2 < self.requests;
+            few.then(|| format!("{item}: {lacking} of {} requests that are alike left less of it", self.requests))
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sums(own: usize, counts: &[usize]) -> Result<(), String> {
-        let mut sums = Sums::beside(left(&[("SERVER", 1), ("line", own)]));
+    fn beside(own: usize, counts: &[usize]) -> Beside {
+        let mut beside = Beside::new(&[left(&[("SERVER", 1), ("line", own)])]);
         for (at, &count) in counts.iter().enumerate() {
-            sums.add(at + 1, &left(&[("SERVER", 1), ("line", count), ("other", at)]));
+            beside.add(at + 1, &left(&[("SERVER", 1), ("line", count), ("other", at)]));
         }
-        sums.are_apart()
+        beside
+    }
+
+    fn sums(own: usize, counts: &[usize]) -> Result<(), String> {
+        beside(own, counts).are_apart()
+    }
+
+    fn kept_apart(alone: &[Left], together: &[Left]) -> Result<(), String> {
+        let mut beside = Beside::new(alone);
+        together.iter().zip(1..).for_each(|(left, number)| beside.add(number, left));
+        beside.are_apart()
+    }
+
+    #[test]
+    fn what_a_few_of_many_requests_lack_is_told() {
+        let lacking = |own, counts| beside(own, counts).lacking().collect::<Vec<_>>();
+        assert_eq!(lacking(1, &[1, 1, 0]), ["line: 1 of 3 requests that are alike left less of it"]);
+        assert_eq!(lacking(3, &[3, 2, 3, 0, 3]), ["line: 2 of 5 requests that are alike left less of it"]);
+    }
+
+    #[test]
+    fn what_most_requests_lack_or_have_more_of_or_the_one_that_was_alone_had_not_is_not_told_as_lacking() {
+        let lacking = |own, counts| beside(own, counts).lacking().count();
+        assert_eq!(lacking(1, &[0, 0, 0]), 0, "a cache");
+        assert_eq!(lacking(1, &[1, 0]), 0, "nobody knows which is usual");
+        assert_eq!(lacking(1, &[2, 1, 1]), 0, "a retry");
+        assert_eq!(lacking(0, &[1, 0, 1]), 0);
+        assert_eq!(lacking(1, &[1, 1, 1]), 0);
     }
 
     #[test]
@@ -157,7 +181,8 @@ mod tests {
         let wrong = kept_apart(&alone, &each(&[0, 2, 1])).unwrap_err();
         assert_eq!(
             wrong,
-            "mixed      INTERNAL \"read\": 1 in a request that is alone; of 3 at the same time each has: 0, 2, 1"
+            "mixed      INTERNAL \"read\": 1 in the request that was alone; 2 of the 3 others have another number, and together \
+             they have as many as they should: request 1 has 0, request 2 has 2"
         );
         assert!(kept_apart(&alone, &each(&[0, 0, 3])).is_err());
         assert!(kept_apart(&each(&[2, 2]), &each(&[4, 0])).is_err());

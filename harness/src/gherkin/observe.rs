@@ -68,6 +68,7 @@ impl Seen<'_> {
             skew: *skew,
             canaries: &[],
             suspects: None,
+            lacking: &[],
             first: true,
         };
         let findings = invariant::check_only(&subject, rules);
@@ -364,10 +365,11 @@ impl Scene {
     /// The advice, up to the first request that breaks a rule, and whether none does.
     fn judge_invariants(&self, capture: &Capture, complete: bool, except: &[&str]) -> (BTreeSet<String>, StepResult) {
         let mut advice = BTreeSet::new();
-        let suspects = self.suspects(capture);
+        let (suspects, lacking) = (self.suspects(capture), self.lacking(capture));
         for (at, sent) in self.sent.iter().enumerate() {
             let seen = self.seen(capture, sent);
-            let findings = self.findings(&seen, complete, except, &suspects, at == 0);
+            let findings =
+                self.findings(&seen, complete, except, &suspects, if at == 0 { Some(&lacking) } else { None });
             let (broken, told): (Vec<Finding>, Vec<Finding>) =
                 findings.into_iter().partition(|finding| self.fails(finding));
             advice.extend(told.iter().map(ToString::to_string));
@@ -388,7 +390,7 @@ impl Scene {
         complete: bool,
         except: &[&str],
         suspects: &Suspects,
-        first: bool,
+        lacking: Option<&[String]>,
     ) -> Vec<Finding> {
         let Seen { evidence, delivery, capture, skew } = seen;
         let canaries = self.canaries(delivery);
@@ -400,7 +402,8 @@ impl Scene {
             skew: *skew,
             canaries: &canaries,
             suspects: Some(suspects),
-            first,
+            lacking: lacking.unwrap_or_default(),
+            first: lacking.is_some(),
         };
         let mut findings = invariant::check(&subject, except);
         for finding in &mut findings {

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     capture::Capture,
     correlation::soak::{Flaw, Kind, flaws, of_trace, quoting_without_ids},
-    expectation::mixing::{Left, Sums},
+    expectation::mixing::{Beside, Left},
     report::Problem,
     stimulus::{Caller, ContextForm, Delivery, HttpResponse, Invocation},
     telemetry::Arrival,
@@ -191,7 +191,9 @@ impl Scene {
         if !found.is_empty() {
             return Err(Problem::failed(format!("{}\n{} · {proof}", told(soak, &found), self.stage.spec.name)));
         }
-        if let Err(mixed) = self.requests_are_apart(soak, &all).await {
+        let beside = self.beside_the_last(soak, &all).await;
+        self.lacking = beside.lacking().collect();
+        if let Err(mixed) = beside.are_apart() {
             let name = &self.stage.spec.name;
             return Err(Problem::failed(format!("{mixed}\n{name} · {proof}")));
         }
@@ -204,20 +206,20 @@ impl Scene {
         Ok(())
     }
 
-    /// Whether each left behind what the last one did, which was alone: a context in a global variable makes well-formed traces of
-    /// the wrong spans.
-    async fn requests_are_apart(&self, soak: &Soak, all: &[usize]) -> Result<(), String> {
-        let Some((&last, others)) = all.split_last() else { return Ok(()) };
+    /// What each left behind, beside the last one, which was alone: a context in a global variable makes well-formed traces of the
+    /// wrong spans.
+    async fn beside_the_last(&self, soak: &Soak, all: &[usize]) -> Beside {
+        let Some((&last, others)) = all.split_last() else { return Beside::new(&[]) };
         let store = self.instance.store();
         let left = |capture: &Capture, at: usize| Left::of(&of_trace(capture, &soak.delivery(at), &self.stage.ignore));
-        let mut sums = Sums::beside(store.look(|capture| left(capture, last)));
+        let mut beside = Beside::new(&[store.look(|capture| left(capture, last))]);
         let like: Vec<usize> =
             others.iter().copied().filter(|&at| soak.asked[at].status == soak.asked[last].status).collect();
         for part in like.chunks(AT_ONCE) {
-            store.look(|capture| part.iter().for_each(|&at| sums.add(at + 1, &left(capture, at))));
+            store.look(|capture| part.iter().for_each(|&at| beside.add(at + 1, &left(capture, at))));
             tokio::task::yield_now().await;
         }
-        sums.are_apart()
+        beside
     }
 
     fn flaws(&self, capture: &Capture, soak: &Soak, at: usize) -> Vec<Flaw> {

@@ -7,7 +7,8 @@ use super::{
     world::{Scene, Sent},
 };
 use crate::{
-    expectation::mixing::{Left, kept_apart},
+    capture::Capture,
+    expectation::mixing::{Beside, Left},
     report::Problem,
     stimulus::Delivery,
 };
@@ -44,15 +45,9 @@ impl Scene {
     /// what such a request leaves when it is alone. Those that none was alone of are not judged.
     pub(super) fn keeps_requests_apart(&self) -> StepResult {
         self.instance.store().look(|capture| {
-            let left = |sent: &[&Sent]| -> Vec<Left> {
-                sent.iter().map(|sent| Left::of(&self.evidence(capture, sent))).collect()
-            };
-            for ((method, target, status), Group { alone, together }) in groups(&self.sent) {
-                if alone.is_empty() {
-                    continue;
-                }
-                kept_apart(&left(&alone), &left(&together)).map_err(|wrong| {
-                    let proof = together[0].settled.as_ref().map_or("", |settled| settled.proof.as_str());
+            for ((method, target, status), group) in groups(&self.sent) {
+                self.beside(capture, &group).are_apart().map_err(|wrong| {
+                    let proof = group.together[0].settled.as_ref().map_or("", |settled| settled.proof.as_str());
                     let name = &self.stage.spec.name;
                     Problem::failed(format!(
                         "{wrong}\nof         {method} {target} -> {status}\non         {name} · {proof}"
@@ -61,6 +56,21 @@ impl Scene {
             }
             Ok(())
         })
+    }
+
+    /// What the requests of a group left, beside those of it that were alone.
+    fn beside(&self, capture: &Capture, group: &Group<'_>) -> Beside {
+        let left = |sent: &&Sent| Left::of(&self.evidence(capture, sent));
+        let mut beside = Beside::new(&group.alone.iter().map(left).collect::<Vec<_>>());
+        group.together.iter().zip(1..).for_each(|(sent, number)| beside.add(number, &left(sent)));
+        beside
+    }
+
+    /// What a few of many requests that were alike lack, of a soak and of those that were under way at the same time.
+    pub(super) fn lacking(&self, capture: &Capture) -> Vec<String> {
+        let groups = groups(&self.sent);
+        let together = groups.values().flat_map(|group| self.beside(capture, group).lacking().collect::<Vec<_>>());
+        self.lacking.iter().cloned().chain(together).collect()
     }
 
     /// Refuses to judge whether requests at the same time mix where nothing says what one leaves behind when it is alone.

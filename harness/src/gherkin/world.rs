@@ -74,6 +74,8 @@ pub(super) struct Scene {
     pub ordeal: Option<Ordeal>,
     /// The soak that was sent last.
     pub soak: Option<Soak>,
+    /// What a few requests of the last soak lack.
+    pub lacking: Vec<String>,
     /// What verdicts rested on.
     pub proofs: BTreeSet<String>,
     /// What invariants say that fails nothing.
@@ -262,9 +264,9 @@ impl Scene {
     /// A scene in which nothing has happened yet.
     pub fn new(stage: Rc<Stage>, instance: Counterpart, feature: PathBuf, hold: Hold) -> Self {
         let (draft, sent) = (Draft::default(), Vec::new());
-        let (proofs, advice) = (BTreeSet::new(), BTreeSet::new());
+        let (proofs, advice, lacking) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         let (ordeal, soak, began) = (None, None, Instant::now());
-        Self { stage, instance, feature, draft, sent, ordeal, soak, proofs, advice, began, hold }
+        Self { stage, instance, feature, draft, sent, ordeal, soak, lacking, proofs, advice, began, hold }
     }
 
     /// What came of its requests, for a report.

@@ -18,7 +18,9 @@
 //! | [`metrics`] | counts of requests, and exemplars |
 //! | [`measurements`] | what metrics say in themselves |
 //! | [`secrets`] | planted values |
+//! | [`alike`] | what requests that are alike left |
 
+mod alike;
 mod conventions;
 mod invocation;
 mod logs;
@@ -61,6 +63,8 @@ pub struct Subject<'a> {
     pub canaries: &'a [Canary],
     /// Which of what came may hold a canary, where somebody has looked; else everything is searched.
     pub suspects: Option<&'a Suspects>,
+    /// What a few requests lack of those of the scenario that are alike, a line each.
+    pub lacking: &'a [String],
     /// Whether it is the first request that is judged of a scenario. What is of the deployment and of no request is judged with
     /// that one alone: all that came since the others were sent came since it was.
     pub first: bool,
@@ -152,6 +156,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         .chain(metrics::RULES)
         .chain(measurements::RULES)
         .chain(secrets::RULES)
+        .chain(alike::RULES)
 }
 
 /// Everything that a request breaks, advice included, of the rules that are not in `except`.

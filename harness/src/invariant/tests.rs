@@ -33,7 +33,17 @@ pub(super) fn findings(
         let evidence = request(capture, delivery, Options { window_end: Some(u64::MAX), ..Options::default() });
         let skew = Duration::from_millis(10);
         check(
-            &Subject { evidence: &evidence, delivery, capture, complete, skew, canaries, suspects: None, first: true },
+            &Subject {
+                evidence: &evidence,
+                delivery,
+                capture,
+                complete,
+                skew,
+                canaries,
+                suspects: None,
+                lacking: &[],
+                first: true,
+            },
             except,
         )
     })

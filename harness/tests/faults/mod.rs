@@ -367,6 +367,11 @@ pub fn all(late: &str) -> Vec<Fault> {
             ..rewritten("process", SOAK, EVERY_REQUEST, "no span of the caller's trace")
         },
         Fault {
+            name: "one log line in ten is lost under load",
+            tamper: one_line_in_ten_is_lost(),
+            ..rewritten("process", SOAK, EVERY_REQUEST, "all-alike")
+        },
+        Fault {
             name: "an exporter under load sends what was taken again",
             tamper: sent_again(),
             ..rewritten("workers", SOAK, EVERY_REQUEST, "a duplicate")
@@ -421,6 +426,15 @@ fn one_span_in_a_hundred_is_lost() -> Option<Arc<dyn Tamper>> {
     spans(move |mut spans| {
         spans.retain(|_| count.fetch_add(1, Ordering::Relaxed) % 100 != 50);
         spans
+    })
+}
+
+/// Of the first requests of a soak, and not of the last one, which is judged by itself.
+fn one_line_in_ten_is_lost() -> Option<Arc<dyn Tamper>> {
+    let count = AtomicUsize::new(0);
+    lines(move |line| {
+        let number = if line.contains("Response details") { count.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        Some(line).filter(|_| number >= 400 || number % 10 != 5)
     })
 }
 

@@ -83,9 +83,7 @@ async fn total(world: &mut World, matcher: MetricMatcher, count: Option<u64>) ->
         let total = matcher
             .total(capture.metrics())
             .map_err(|no_match| format!("expected   {}\n{no_match}", no_match.expected))?;
-        // Histograms count measurements; a counter's value is its sum.
-        let found =
-            if total.count > total.series as u64 { total.count as f64 } else { total.sum.max(total.count as f64) };
+        let found = total.counted;
         match count {
             Some(expected)
                 if !(expected as f64..=(expected + repeated(capture, &asked, expected)) as f64).contains(&found) =>
@@ -160,6 +158,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::{capture::Store, config::Config};
 
     #[test]
     fn what_was_asked_again_for_completeness_may_be_measured_and_what_was_not_may_not() {
@@ -180,7 +179,6 @@ mod tests {
         assert_eq!(allowed(&[one, two, other], 3), 3);
         assert_eq!(allowed(&[one, two, other], 1), 2);
     }
-    use crate::{capture::Store, config::Config};
 
     #[test]
     fn requests_of_the_harnesss_own_are_told_with_their_targets() {
