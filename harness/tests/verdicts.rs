@@ -54,6 +54,9 @@ async fn answer(request: Request, late: Arc<Mutex<Vec<(&'static str, Value)>>>) 
             {"key": "http.response.status_code", "value": {"intValue": "200"}}]});
     let record = json!({"timeUnixNano": nanos().to_string(), "severityText": "INFO", "severityNumber": 9, "traceId": trace,
         "spanId": span_id, "body": {"stringValue": format!("served {path}")}});
+    if path == "/silent" {
+        return "left nothing".into();
+    }
     println!(
         "{}",
         json!({"message": format!("served {path}"), "level": "INFO", "trace_id": trace, "span_id": span_id})
@@ -325,6 +328,19 @@ async fn patience_is_spent_once_where_neither_a_request_nor_a_fence_leaves_anyth
     assert!(hurried(1), "{:?}", outcomes[1].verdict);
     assert_eq!(outcomes[2].verdict, Verdict::Passed, "what comes is accepted");
     assert!(!hurried(3), "something came of a request: {:?}", outcomes[3].verdict);
+}
+
+#[tokio::test]
+async fn requests_that_leave_nothing_do_not_pass_for_kept_apart() {
+    let asks = |path: &str| {
+        let sent =
+            [format!("When a client sends GET {path}"), format!("And 4 clients send GET {path} at the same time")];
+        scenario(path, &[&sent[0], &sent[1], "Then the requests at the same time do not mix"])
+    };
+    let outcomes = Bench::new(&[asks("/silent"), asks("/a")].concat()).run_and_again().await;
+    let message = &problem(&outcomes[0]).message;
+    assert!(message.contains("expected   a span or a structured line of the request that was sent alone"), "{message}");
+    assert_eq!(outcomes[1].verdict, Verdict::Passed);
 }
 
 #[tokio::test]

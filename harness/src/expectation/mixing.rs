@@ -69,6 +69,11 @@ impl Beside {
         Self { requests: 0, items }
     }
 
+    /// Whether those that were alone left nothing that could be mixed up.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// What the request with this number left.
     pub fn add(&mut self, number: usize, left: &Left) {
         self.requests += 1;
@@ -165,6 +170,7 @@ mod tests {
         assert_eq!(sums(1, &[1, 0, 0]), Ok(()));
         assert_eq!(sums(1, &[1, 2, 1]), Ok(()));
         assert_eq!(sums(0, &[3, 0, 0]), Ok(()));
+        assert!(Beside::new(&[left(&[])]).is_empty() && !Beside::new(&[left(&[("line", 1)])]).is_empty());
     }
 
     fn left(items: &[(&str, usize)]) -> Left {

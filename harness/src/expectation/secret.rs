@@ -17,6 +17,8 @@ pub struct Canary {
     escaped: String,
     base64: Vec<String>,
     hex: String,
+    /// Where a value was cut off, so much of its beginning is a leak too.
+    cut: Option<String>,
 }
 
 impl Canary {
@@ -29,14 +31,23 @@ impl Canary {
         // A line is JSON, where a quote and a backslash are written with a backslash.
         let quoted = serde_json::Value::from(value.as_str()).to_string();
         let escaped = quoted[1..quoted.len() - 1].to_owned();
-        Some(Self { name: name.into(), base64: base64_forms(&value), hex: hex::encode(&value), escaped, value })
+        let (base64, hex) = (base64_forms(&value), hex::encode(&value));
+        Some(Self { name: name.into(), base64, hex, escaped, value, cut: None })
+    }
+
+    /// One whose every letter is this harness's own choice, so that half of it is nowhere by chance: who cuts a secret off after
+    /// twenty characters has written it down all the same. The beginning of a credential may be that of many.
+    pub fn planted(name: impl Into<String>, value: impl Into<String>) -> Option<Self> {
+        let canary = Self::new(name, value)?;
+        let half = canary.value.get(..canary.value.len() / 2).map(str::to_owned);
+        Some(Self { cut: half, ..canary })
     }
 
     /// The form in which `text` holds this canary, if it does.
     pub fn found_in(&self, text: &str) -> Option<SecretForm> {
         // No form is shorter than the value, and most attributes are.
         if text.len() < self.value.len() {
-            return None;
+            return self.is_cut_off_in(text);
         }
         if text.contains(&self.value) || text.contains(&self.escaped) {
             return Some(SecretForm::Plain);
@@ -51,7 +62,14 @@ impl Canary {
             return Some(SecretForm::Base64);
         }
         let long = text.len() >= self.hex.len();
-        (long && text.to_ascii_lowercase().contains(&self.hex)).then_some(SecretForm::Hexadecimal)
+        if long && text.to_ascii_lowercase().contains(&self.hex) {
+            return Some(SecretForm::Hexadecimal);
+        }
+        self.is_cut_off_in(text)
+    }
+
+    fn is_cut_off_in(&self, text: &str) -> Option<SecretForm> {
+        self.cut.as_ref().is_some_and(|cut| text.contains(cut)).then_some(SecretForm::CutOff)
     }
 
     fn is_plain_or_encoded_in(&self, bytes: &[u8]) -> bool {
@@ -59,10 +77,15 @@ impl Canary {
         finds(&self.value) || finds(&self.escaped) || self.base64.iter().any(|form| finds(form))
     }
 
-    /// The text without the value, where it holds it plain.
+    /// The text without the value, where it holds it plain, or cut off.
     pub fn hide(&self, text: &str) -> String {
         let hidden = "[a secret]";
-        text.replace(&self.value, hidden).replace(&self.escaped, hidden)
+        let mut text = text.replace(&self.value, hidden).replace(&self.escaped, hidden);
+        while let Some(at) = self.cut.as_ref().and_then(|cut| text.find(cut)) {
+            let same = text[at..].bytes().zip(self.value.bytes()).take_while(|(one, other)| one == other).count();
+            text.replace_range(at..at + same, hidden);
+        }
+        text
     }
 }
 
@@ -102,6 +125,8 @@ pub enum SecretForm {
     Base64,
     /// In hexadecimal digits.
     Hexadecimal,
+    /// Half of it or more, from its beginning.
+    CutOff,
 }
 
 impl fmt::Display for SecretForm {
@@ -111,6 +136,7 @@ impl fmt::Display for SecretForm {
             Self::PercentEncoded => "percent-encoded",
             Self::Base64 => "in base64",
             Self::Hexadecimal => "in hexadecimal digits",
+            Self::CutOff => "cut off, half of it or more",
         })
     }
 }
@@ -322,6 +348,21 @@ mod tests {
             let url = general_purpose::URL_SAFE_NO_PAD.encode(format!("{user}{SECRET}"));
             assert_eq!(canary.found_in(&url), Some(SecretForm::Base64), "{user}");
         }
+    }
+
+    #[test]
+    fn half_of_a_planted_value_is_a_leak_and_less_or_a_part_of_another_secret_is_none() {
+        let planted = Canary::planted("cookie", "canaryghjkmnpqrstuvwxzghjkmnpq").unwrap();
+        assert_eq!(planted.found_in("canaryghjkmnpqr..."), Some(SecretForm::CutOff));
+        assert_eq!(
+            planted.found_in("a=canaryghjkmnpqrstuvw, and so much more that it is long"),
+            Some(SecretForm::CutOff)
+        );
+        assert_eq!(planted.found_in("canaryghjkmn***"), None);
+        assert_eq!(planted.found_in(&format!("{planted:?}")), None);
+        assert_eq!(planted.hide("of canaryghjkmnpqrstuvw."), "of [a secret].");
+        let own = Canary::new("token", "canaryghjkmnpqrstuvwxzghjkmnpq").unwrap();
+        assert_eq!(own.found_in("canaryghjkmnpqrst"), None);
     }
 
     #[test]

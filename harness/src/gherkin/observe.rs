@@ -428,10 +428,10 @@ impl Scene {
     }
 
     /// What must not come out of a request: what was planted in it, and what the scenario sends or names itself.
-    fn canaries(&self, delivery: &Delivery) -> Vec<Canary> {
-        let planted = canary::planted(&self.stage.spec.canaries(), &delivery.mark);
-        let all = planted.into_iter().chain(self.own_secrets());
-        all.filter_map(|(name, value)| Canary::new(name, value)).collect()
+    pub fn canaries(&self, delivery: &Delivery) -> Vec<Canary> {
+        let planted = canary::planted(&self.stage.spec.canaries(), &delivery.mark).into_iter();
+        let planted = planted.filter_map(|(name, value)| Canary::planted(name, value));
+        planted.chain(self.own_secrets().filter_map(|(name, value)| Canary::new(name, value))).collect()
     }
 
     /// Credentials that the scenario sends, and what it calls a secret.

@@ -73,6 +73,22 @@ impl Scene {
         self.lacking.iter().cloned().chain(together).collect()
     }
 
+    /// Whether each group has something that could be mixed up. A service that leaves nothing mixes nothing, and is not what was
+    /// asked for.
+    pub(super) fn leaves_something(&self) -> StepResult {
+        self.instance.store().look(|capture| {
+            let groups = groups(&self.sent);
+            let nothing = groups.iter().find(|(_, group)| self.beside(capture, group).is_empty());
+            let Some(((method, target, status), group)) = nothing else { return Ok(()) };
+            let proof = group.alone.first().and_then(|sent| sent.settled.as_ref()).map_or("", |settled| &settled.proof);
+            Err(Problem::failed(format!(
+                "expected   a span or a structured line of the request that was sent alone\nreceived   none\n\
+                 of         {method} {target} -> {status}\non         {} · {proof}",
+                self.stage.spec.name
+            )))
+        })
+    }
+
     /// Refuses to judge whether requests at the same time mix where nothing says what one leaves behind when it is alone.
     pub(super) fn can_tell_requests_apart(&mut self) -> StepResult {
         let groups = groups(&self.sent);

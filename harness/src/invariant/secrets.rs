@@ -29,7 +29,7 @@ pub(super) const RULES: &[Rule] = &[Rule {
     grade: Always,
     about: "no canary that was planted in the request, no credential that the scenario sends, and no value that it calls a secret is \
             in any span, log record, line, metric or resource, nor in the baggage and trace headers of calls out; neither \
-            plain nor percent-encoded, in Base64 or hexadecimal digits",
+            plain nor percent-encoded, in Base64 or hexadecimal digits, nor half of a canary or more",
     limits: "Everything that came since the request was sent is searched. Other headers, the target and the body of calls out are \
              not: a gateway passes credentials on. What is compressed or encrypted is not looked into. See “Canaries” in \
              [your-service.md](your-service.md).",

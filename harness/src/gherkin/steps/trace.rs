@@ -164,6 +164,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let scene = world.scene()?;
                 scene.can_tell_requests_apart()?;
                 scene.finally_each(|_| Ok(())).await?;
+                scene.leaves_something()?;
                 scene.keeps_requests_apart()
             })
         },
@@ -447,7 +448,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
         keyword: Keyword::Then,
         expression: "no secret is found in the telemetry",
-        about: "No value that was declared a secret is in any span, resource, log record or line that this deployment sent, \
+        about: "No value that was declared a secret, and none that `[canaries]` plants, is in any span, resource, log record or line that this deployment sent, \
                 plain, percent-encoded or in Base64. The finding names the place and not the value.",
         example: "Then no secret is found in the telemetry",
         need: Need::Shared,
@@ -460,13 +461,17 @@ pub(super) const STEPS: &[StepDefinition] = &[
                     .enumerate()
                     .map(|(at, value)| Canary::new(format!("secret {}", at + 1), value))
                     .collect();
-                let Some(canaries) = canaries else {
+                let Some(mut canaries) = canaries else {
                     return Err(Problem::errored(
                         "a secret of fewer than 6 bytes would be found by chance; use a longer one",
                     ));
                 };
+                let planted = scene.sent.iter().filter(|_| scene.stage.spec.canaries.is_some());
+                canaries.extend(planted.flat_map(|sent| scene.canaries(&sent.delivery)));
                 if canaries.is_empty() {
-                    return Err(Problem::errored("no secret was declared: a Given step must come first"));
+                    return Err(Problem::errored(
+                        "no secret was declared: a Given step must come first, or [canaries] in tracegate.toml",
+                    ));
                 }
                 scene
                     .finally(|seen| {
