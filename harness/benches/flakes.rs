@@ -53,6 +53,9 @@ fn main() -> Result<ExitCode, Failure> {
             let found = run(&root, &kept, &rest)?;
             runs += 1;
             verdicts += found.len();
+            if number % 10 == 0 {
+                println!("{what}: {number} of {count} runs, {differences} differences so far");
+            }
             let expected = first.get_or_insert_with(|| found.clone());
             let mut different = Vec::new();
             for key in expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key))) {

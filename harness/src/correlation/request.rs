@@ -1,25 +1,25 @@
 //! The spans and log records of one request, told apart from those of all others.
 
 use std::{
-    cell::LazyCell,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
 use regex::Regex;
 
-use super::{Trace, background, background::Shape, detached};
+use super::{Trace, background::Shape, detached};
 use crate::{
-    capture::{
-        Capture, Mark,
-        stdout::{EXTENSION_LOGGER, PLATFORM_LOGGER},
-    },
+    capture::{Capture, Mark},
     stimulus::{Caller, ContextForm, Delivery},
-    telemetry::{Attributes, LogOrigin, LogRecord, Span, SpanId, SpanKind, TraceId, Value, xray::XrayHeader},
+    telemetry::{Attributes, Span, SpanId, TraceId, xray::XrayHeader},
 };
 
+mod entries;
 mod evidence;
+mod records;
 mod repeated;
+
+use entries::Entry;
 
 pub use evidence::{FoundBy, RequestEvidence, Stranger};
 
@@ -71,24 +71,6 @@ pub fn request(capture: &Capture, delivery: &Delivery, options: Options<'_>) -> 
     let search = Search::new(capture, delivery, options);
     let (found_by, entries) = search.entries();
     search.evidence(found_by, entries)
-}
-
-/// An entry span: nothing received stands above it.
-#[derive(Debug, Clone)]
-struct Entry {
-    span: Arc<Span>,
-    /// `None` when nothing in its subtree says, else whether it says this request's.
-    request_id: Option<bool>,
-    user_agent: Option<bool>,
-    /// Whether it begins a trace of its own and links to the caller's span.
-    linked: bool,
-}
-
-impl Entry {
-    fn contradicts(&self) -> bool {
-        // The request id is unique and the User-Agent may be shared or rewritten, so the former outweighs the latter.
-        self.request_id == Some(false) || (self.request_id.is_none() && self.user_agent == Some(false))
-    }
 }
 
 /// Whether a `User-Agent` is one that the harness gives its requests.
@@ -178,161 +160,6 @@ impl<'a> Search<'a> {
 
     fn since(&self) -> u64 {
         self.options.since.unwrap_or_default()
-    }
-
-    fn entries(&self) -> (FoundBy, Vec<Arc<Span>>) {
-        for &trace_id in &self.told_traces {
-            let all = self.entries_of(trace_id);
-            let possible: Vec<Entry> = all.iter().filter(|entry| !entry.contradicts()).cloned().collect();
-            if possible.is_empty() {
-                continue;
-            }
-            // A trace of its own belongs to one request entirely. One that others share needs a sign for each.
-            let shared = possible.len() < all.len() || self.serves_several(&possible);
-            let (by, entries) = if shared { self.narrow(possible) } else { (None, possible) };
-            if !entries.is_empty() {
-                let hangs =
-                    |entry: &Entry| entry.span.parent_span_id.is_some_and(|id| self.remote_parents.contains(&id));
-                let plain = if entries.iter().all(hangs) { FoundBy::RemoteParent } else { FoundBy::TraceId };
-                return (by.unwrap_or(plain), entries.into_iter().map(|entry| entry.span).collect());
-            }
-        }
-        let elsewhere: Vec<Entry> = self
-            .traces_that_speak_of_it()
-            .into_iter()
-            .flat_map(|trace_id| self.entries_of(trace_id))
-            .filter(|entry| {
-                !entry.contradicts() && (entry.request_id.is_some() || entry.user_agent.is_some() || entry.linked)
-            })
-            .collect();
-        if let (Some(by), entries) = self.narrow(elsewhere)
-            && !entries.is_empty()
-        {
-            return (by, entries.into_iter().map(|entry| entry.span).collect());
-        }
-        if self.caller.is_some_and(|caller| !caller.sampled) {
-            return (FoundBy::NotSampled, Vec::new());
-        }
-        let during: Vec<Arc<Span>> = self.candidates().into_iter().filter(|span| self.during(span)).collect();
-        if during.len() == 1 || (self.options.exclusive && !during.is_empty()) {
-            return (FoundBy::Window, during);
-        }
-        (FoundBy::Nothing, Vec::new())
-    }
-
-    /// Several entry spans in one trace are several requests when they do not overlap, or hang on the same caller.
-    fn serves_several(&self, entries: &[Entry]) -> bool {
-        entries.len() > 1 && entries.iter().any(|entry| !self.during(&entry.span))
-    }
-
-    /// The entries that speak of this request, by the surest sign that any of them has.
-    fn narrow(&self, entries: Vec<Entry>) -> (Option<FoundBy>, Vec<Entry>) {
-        let by = |sign: fn(&Entry) -> bool| entries.iter().filter(|entry| sign(entry)).cloned().collect::<Vec<_>>();
-        let (found_by, chosen) =
-            match (by(|entry| entry.request_id == Some(true)), by(|entry| entry.user_agent == Some(true))) {
-                (ids, _) if !ids.is_empty() => return (Some(FoundBy::RequestId), ids),
-                (_, agents) if !agents.is_empty() => (FoundBy::UserAgent, agents),
-                _ => match by(|entry| entry.linked) {
-                    links if !links.is_empty() => return (Some(FoundBy::Link), links),
-                    _ => (FoundBy::Window, entries),
-                },
-            };
-        let during: Vec<Entry> = chosen.iter().filter(|entry| self.during(&entry.span)).cloned().collect();
-        match (found_by, during.is_empty()) {
-            (_, false) => (Some(found_by), during),
-            (FoundBy::UserAgent, true) => (Some(found_by), chosen),
-            _ => (None, Vec::new()),
-        }
-    }
-
-    fn during(&self, span: &Span) -> bool {
-        self.times.fit(span)
-    }
-
-    /// The entry spans of a trace: those without a parent, on a remote parent, and SERVER and CONSUMER spans whose
-    /// parent never came. Other spans whose parent never came are orphans of some entry.
-    fn entries_of(&self, trace_id: TraceId) -> Vec<Entry> {
-        let spans: Vec<&Arc<Span>> = self.capture.spans_of(trace_id).collect();
-        let known: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
-        let mut seen = HashSet::new();
-        let entry = |span: &&&Arc<Span>| match span.parent_span_id {
-            None => true,
-            Some(parent) if known.contains(&parent) => false,
-            Some(parent) => self.remote_parents.contains(&parent) || span.kind.takes_calls(),
-        };
-        let entries: Vec<Arc<Span>> =
-            spans.iter().filter(entry).filter(|span| seen.insert(span.span_id)).map(|span| Arc::clone(span)).collect();
-        let trees = Trees::new(&spans);
-        entries
-            .into_iter()
-            .map(|span| {
-                let below = trees.below(span.span_id);
-                let (request_id, user_agent) = self.signs(&below);
-                // No other request has the caller's span. Who hangs on it and was called by a client that is none of the
-                // harness's was told of it by the service, which handed on the context that it was given itself.
-                let handed_on = span.parent_span_id.is_some_and(|id| self.remote_parents.contains(&id));
-                let foreign = |said: &str| is_ours(&self.delivery.user_agent) && !is_ours(said);
-                let user_agent = user_agent.filter(|said| !handed_on || !foreign(said));
-                let user_agent = user_agent.map(|said| said == self.delivery.user_agent);
-                let linked = self.links_to_the_caller(&span);
-                Entry { span, request_id, user_agent, linked }
-            })
-            .collect()
-    }
-
-    /// What the attributes of a tree say of the request, whether the request id is its own and the User-Agent, nearest to the
-    /// entry first. CLIENT spans speak of requests of
-    /// their own: `aws.request_id` there is that of S3.
-    fn signs<'s>(&self, tree: &'s [Arc<Span>]) -> (Option<bool>, Option<&'s str>) {
-        let said = |keys: &[&str]| {
-            tree.iter()
-                .filter(|span| !matches!(span.kind, SpanKind::Client | SpanKind::Producer))
-                .find_map(|span| keys.iter().find_map(|key| span.attributes.str(key)))
-        };
-        let invocation = self.delivery.invocation.as_ref();
-        let request_id = invocation.and_then(|own| said(&REQUEST_ID).map(|said| said == own.request_id));
-        let known = !self.delivery.user_agent.is_empty();
-        (request_id, said(&USER_AGENT).filter(|_| known))
-    }
-
-    /// Whether a span that takes a call begins a trace, as at an edge, and says with a link of which request.
-    fn links_to_the_caller(&self, span: &Span) -> bool {
-        let told = |trace: &str| self.told_traces.iter().any(|told| trace == told.to_string());
-        let parent = |span: &str| self.remote_parents.iter().any(|parent| span == parent.to_string());
-        span.kind == SpanKind::Server
-            && span.parent_span_id.is_none()
-            && span.links.iter().any(|link| told(&link.trace_id) && parent(&link.span_id))
-    }
-
-    /// Traces with a span that names the request id or the User-Agent, or that links to the caller's, in order of arrival.
-    fn traces_that_speak_of_it(&self) -> Vec<TraceId> {
-        let request_id = self.delivery.invocation.as_ref().map(|own| own.request_id.as_str());
-        let user_agent = Some(self.delivery.user_agent.as_str()).filter(|agent| !agent.is_empty());
-        let speaks = |attributes: &Attributes, keys: &[&str], own: Option<&str>| {
-            own.is_some_and(|own| keys.iter().any(|key| attributes.str(key) == Some(own)))
-        };
-        let mut seen = HashSet::new();
-        let spans = self.capture.spans().since(self.since()).filter(|span| {
-            !matches!(span.kind, SpanKind::Client | SpanKind::Producer)
-                && (speaks(&span.attributes, &REQUEST_ID, request_id)
-                    || speaks(&span.attributes, &USER_AGENT, user_agent)
-                    || self.links_to_the_caller(span))
-        });
-        spans.map(|span| span.trace_id).filter(|&trace_id| seen.insert(trace_id)).collect()
-    }
-
-    /// Entry spans of every trace that do not speak of another request.
-    fn candidates(&self) -> Vec<Arc<Span>> {
-        let mut seen = HashSet::new();
-        let traces: Vec<TraceId> = self
-            .capture
-            .spans()
-            .since(self.since())
-            .map(|span| span.trace_id)
-            .filter(|&trace_id| seen.insert(trace_id))
-            .collect();
-        let entries = traces.into_iter().flat_map(|trace_id| self.entries_of(trace_id));
-        entries.filter(|entry| !entry.contradicts()).map(|entry| entry.span).collect()
     }
 
     fn evidence(&self, found_by: FoundBy, entries: Vec<Arc<Span>>) -> RequestEvidence {
@@ -449,149 +276,10 @@ impl<'a> Search<'a> {
         evidence
     }
 
-    /// Whether a record is one of those that are left out. Of a record over OTLP that is its body: a logger that writes a line
-    /// and exports it is ignored in both.
-    fn is_ignored(&self, record: &LogRecord) -> bool {
-        self.options.ignore.iter().any(|ignore| ignore.is_match(&record.raw))
-    }
-
-    /// Whether a line quotes a request of the harness's own.
-    fn is_of_the_harness(&self, record: &LogRecord) -> bool {
-        self.options.own_targets.iter().any(|target| background::speaks_of(record, "GET", target))
-    }
-
     /// Whether the attributes hold the mark, which is unique: a User-Agent may not be.
     fn is_marked(&self, attributes: &Attributes) -> bool {
         let mark = &self.delivery.mark;
         !mark.is_empty() && USER_AGENT.iter().any(|key| attributes.str(key).is_some_and(|agent| agent.contains(mark)))
-    }
-
-    fn records(&self, evidence: &mut RequestEvidence, traces: &[TraceId], shared: &HashSet<TraceId>) {
-        let end = self.options.window_end.unwrap_or(self.delivery.answered.seq);
-        let quoted_until = self.options.quoted_until.unwrap_or(end);
-        let background = LazyCell::new(|| background::background(self.capture));
-        let detached: HashSet<TraceId> = evidence.detached().map(|span| span.trace_id).collect();
-        let stale: HashSet<SpanId> = evidence.stale().map(|span| span.span_id).collect();
-        let tree: HashSet<SpanId> = evidence.trace.nodes().iter().map(|node| node.span.span_id).collect();
-        for record in self.capture.logs().since(self.since()) {
-            if self.is_ignored(record) {
-                continue;
-            }
-            let arrived = (self.delivery.sent.seq..=end).contains(&record.arrival.seq);
-            let own_request = record.request_id.is_some() && record.request_id == evidence.request_id;
-            if !record.format.is_structured() {
-                // What the platform and extensions write stands around the service's own lines and is none of them.
-                let foreign = record.logger == PLATFORM_LOGGER || record.logger.starts_with(EXTENSION_LOGGER);
-                if !foreign && (arrived || own_request) {
-                    evidence.text.push(record.clone());
-                }
-                continue;
-            }
-            let named = record.trace_id.valid();
-            let in_tree =
-                named.zip(record.span_id.valid()).is_some_and(|(t, s)| evidence.trace.position(t, s).is_some());
-            let own_trace = named.is_some_and(|trace_id| traces.contains(&trace_id));
-            let received = named.zip(record.span_id.valid()).and_then(|(t, s)| self.capture.span(t, s));
-            // In a shared trace an id of the trace alone does not say whose the record is.
-            let alone = named.is_some_and(|trace_id| !shared.contains(&trace_id));
-            let when = record.was_written_in((self.delivery.sent.seq, end), self.times.own);
-            let lonely = named.is_none() || (own_trace && received.is_none());
-            // The spans of an unsampled request never come, so in a shared trace what names none that came is its own.
-            let unsampled = evidence.found_by == FoundBy::NotSampled
-                && own_trace
-                && received.is_none()
-                && (record.request_id.is_none() || own_request);
-            let is_line = record.origin != LogOrigin::Otlp;
-            let quotes = |method, target| background::speaks_of(record, method, target);
-            let quoted = is_line
-                && named.is_none()
-                && record.request_id.is_none()
-                && (self.options.exclusive || self.options.alone)
-                && (self.delivery.sent.seq..=quoted_until).contains(&record.arrival.seq)
-                && quotes(self.delivery.method.as_str(), self.delivery.target.as_str());
-            let nobody_else =
-                self.options.exclusive || (self.options.alone && named.is_none() && record.span_id.valid().is_none());
-            let by_time = || {
-                lonely
-                    && record.request_id.is_none()
-                    && when
-                    && nobody_else
-                    && !(named.is_none() && is_line && !self.watchable)
-                    && (self.options.exclusive
-                        || self.options.usual.is_none_or(|usual| usual.contains(&Shape::of(record))))
-                    && !(named.is_none()
-                        && is_line
-                        && (self.is_of_the_harness(record)
-                            || background::written_before(record, self.delivery.sent.unix_nano)
-                            || background.contains(&Shape::of(record))))
-            };
-            let sure = in_tree
-                || unsampled
-                || (own_trace && alone)
-                || own_request
-                // With another trace id, or with none: the ids of one record do not agree.
-                || record.span_id.valid().is_some_and(|id| tree.contains(&id))
-                || named.is_some_and(|trace_id| detached.contains(&trace_id))
-                || received.is_some_and(|span| stale.contains(&span.span_id))
-                || self.mentions(record)
-                || quoted;
-            if sure || by_time() {
-                if !sure && named.is_none() && is_line {
-                    evidence.guessed.push(record.clone());
-                }
-                if let (false, Some(span)) = (in_tree, received) {
-                    let entry = detached::entry_above(self.capture, span);
-                    evidence.outside.insert((span.trace_id, span.span_id), entry);
-                }
-                evidence.trace.attach(record.clone());
-                evidence.logs.push(record.clone());
-            } else if let (Some(trace_id), true) = (named, when && self.options.exclusive) {
-                if let Some(span) = received.filter(|span| self.is_over(span, record)) {
-                    evidence.left_behind.push((record.clone(), span.clone()));
-                }
-                if is_line {
-                    evidence.strangers.push(Stranger::Record { record: record.clone(), trace_id });
-                }
-            }
-        }
-        if !evidence.left_behind.is_empty() {
-            let on_it = |record: &&Arc<LogRecord>| {
-                let named = record.trace_id.valid().zip(record.span_id.valid());
-                named.is_some_and(|(trace, span)| evidence.trace.position(trace, span).is_some())
-            };
-            let own: HashSet<Shape> = evidence.logs.iter().filter(on_it).map(|record| Shape::of(record)).collect();
-            let left = std::mem::take(&mut evidence.left_behind);
-            evidence.left_behind =
-                left.into_iter().filter(|(record, span)| self.was_left(record, span, &own)).collect();
-        }
-    }
-
-    /// What an earlier request deferred writes with that one's ids, and rightly. Ids were left behind where such a record came
-    /// while the earlier one was under way, whatever ids it had, and this one has none of its own.
-    fn was_left(&self, record: &LogRecord, span: &Arc<Span>, own: &HashSet<Shape>) -> bool {
-        let shape = Shape::of(record);
-        let entry = detached::entry_above(self.capture, span);
-        let until = entry.end_unix_nano.saturating_add(LATE_LINE).min(self.delivery.sent.unix_nano);
-        let then = |other: &LogRecord| {
-            let written = other.exported_time().unwrap_or(other.arrival.unix_nano);
-            (entry.start_unix_nano..=until).contains(&written)
-        };
-        !own.contains(&shape) && self.capture.logs().iter().any(|other| then(other) && Shape::of(other) == shape)
-    }
-
-    /// Whether a span had ended before the request was sent, and the record was written later than that.
-    fn is_over(&self, span: &Span, record: &LogRecord) -> bool {
-        let late =
-            record.origin == LogOrigin::Otlp || record.arrival.unix_nano > span.end_unix_nano.saturating_add(LATE_LINE);
-        let written =
-            record.time_unix_nano.is_none_or(|time| time > span.end_unix_nano.saturating_add(CLOCK_TOLERANCE));
-        span.end_unix_nano < self.delivery.sent.unix_nano && late && written
-    }
-
-    fn mentions(&self, record: &LogRecord) -> bool {
-        let mark = self.delivery.mark.as_str();
-        let holds = |value: &Value| value.as_str().is_some_and(|text| text.contains(mark));
-        !mark.is_empty() && (record.raw.contains(mark) || record.fields.iter().any(|(_, value)| holds(value)))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Scenarios: the vocabulary of steps, the features that are selected, and their run on one deployment.
 
+mod always;
+mod attribution;
 mod context;
 mod counterpart;
 mod evidence;

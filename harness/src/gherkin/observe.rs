@@ -1,45 +1,26 @@
 //! Looking at what came of a stimulus: waking on arrival for what must be there, and only on a proof of completeness for
 //! what must not.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeSet, HashSet},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
     context::context,
     registry::StepResult,
-    together::overlaps,
     world::{Scene, Sent},
 };
 use crate::{
-    capture::{Capture, Mark, Signal, sink::behaviour::Item},
-    config::Ready,
-    correlation::{
-        Options, RequestEvidence, after_the_freeze,
-        background::{GRACE, Shape, background},
-        detached::{SpanShape, by_itself},
-        repetition::was_repeated,
-        request,
-    },
-    expectation::Canary,
-    invariant::{self, Finding, Grade, Subject, Suspects},
+    capture::{Capture, Mark, Signal},
+    correlation::{RequestEvidence, after_the_freeze},
+    invariant::{self, Subject},
     report::Problem,
-    stimulus::{Delivery, Identity, canary},
-    telemetry::{SpanId, TraceId},
+    stimulus::{Delivery, Identity},
 };
 
 /// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
 /// none.
 const LAST_WORD: Duration = Duration::from_millis(200);
-
-/// How long the service is watched while nothing is asked of it, at least, and as a multiple of its slowest answer: what
-/// fell into that time by chance comes again in this one.
-const LEAST_WATCH: Duration = Duration::from_secs(1);
-const WATCH_FACTOR: u32 = 20;
 
 /// One request with what came of it.
 pub(super) struct Seen<'a> {
@@ -130,7 +111,7 @@ impl Scene {
     /// How long a proof is waited for. Where a request and the fences behind it left nothing in all of `patience`, nobody waits for
     /// that long again, but for as long as the exports that were seen may take: a run against a service whose
     /// instrumentation is gone must end.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         let patience = self.stage.spec.patience;
         if self.stage.silent.get() { self.instance.store().look(slowest_export).min(patience) } else { patience }
     }
@@ -224,7 +205,11 @@ impl Scene {
     }
 
     /// Judges what is proven complete. Before a refusal, whatever may speak for the service is given its time.
-    async fn judge_at_last(&mut self, which: &[usize], judge: impl Fn(&Self, &Capture) -> StepResult) -> StepResult {
+    pub(super) async fn judge_at_last(
+        &mut self,
+        which: &[usize],
+        judge: impl Fn(&Self, &Capture) -> StepResult,
+    ) -> StepResult {
         self.repeats(which).await;
         let now = |scene: &Self| scene.instance.store().look(|capture| judge(scene, capture));
         let mut judged = now(self);
@@ -247,60 +232,10 @@ impl Scene {
         judged
     }
 
-    /// Where something came with a request that was alone and nothing says whose it is: repeats the request, once for all, to see
-    /// whether it comes again.
-    async fn repeats(&self, which: &[usize]) {
-        let store = self.instance.store();
-        let targets: BTreeSet<&str> = store.look(|capture| {
-            let mine = which.iter().map(|&at| &self.sent[at]).filter(|sent| sent.delivery.method == "GET");
-            // Nobody asks what has ended.
-            let running = mine.filter(|sent| sent.proven_and_running().is_some());
-            let open = running.filter(|sent| !was_repeated(capture, &sent.delivery.target));
-            let open = open.filter(|sent| !self.evidence(capture, sent).untried.is_empty());
-            open.map(|sent| sent.delivery.target.as_str()).collect()
-        });
-        if targets.is_empty() {
-            return;
-        }
-        for target in targets {
-            self.instance.repeat(target).await;
-        }
-        // Spans come when their exporter sends them.
-        let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
-        self.instance.come_to_rest(&deliveries, Instant::now() + self.stage.spec.patience).await;
-    }
-
-    /// A line that was written during a request that was alone and names a trace of which nothing has come may be of a process
-    /// that no proof speaks for, and that made a trace of its own of the request. Waits for what such lines name, until one such
-    /// wait was in vain: a trace that is not sampled never comes. Whether anything came.
-    async fn found_named_traces(&self, which: &[usize]) -> bool {
-        let store = self.instance.store();
-        let unknown = |capture: &Capture| -> HashSet<TraceId> {
-            let open = which.iter().map(|&at| &self.sent[at]);
-            let open = open.filter(|sent| sent.proven_and_running().is_some());
-            let named = open.flat_map(|sent| self.evidence(capture, sent).traces_named_beside().collect::<Vec<_>>());
-            // What the collector refused for good does not come.
-            let refused: HashSet<TraceId> = self.refused(capture).into_iter().map(|(trace_id, _)| trace_id).collect();
-            named
-                .filter(|trace_id| !refused.contains(trace_id) && capture.spans_of(*trace_id).next().is_none())
-                .collect()
-        };
-        let named = store.look(unknown);
-        if named.is_empty() || self.stage.waited_for_traces.get() {
-            return false;
-        }
-        let came =
-            |capture: &Capture| named.iter().filter(|&&trace_id| capture.spans_of(trace_id).next().is_some()).count();
-        let deadline = Instant::now() + self.stage.spec.patience;
-        let all = store.until(deadline, |capture| (came(capture) == named.len()).then_some(())).await.is_some();
-        self.stage.waited_for_traces.set(!all);
-        all || store.look(came) > 0
-    }
-
     /// A fence proves what the processes sent that it went through, and the signals that its own request makes them send.
     /// Where something speaks of more, and where nothing speaks for log records: waits until `accept` holds. The first time for as long as `patience`; after a wait in vain only
     /// for as long as this deployment's exporters were seen to take.
-    async fn waits_on(&self, which: &[usize], accept: impl Fn(&Self, &Capture) -> bool) -> bool {
+    pub(super) async fn waits_on(&self, which: &[usize], accept: impl Fn(&Self, &Capture) -> bool) -> bool {
         let store = self.instance.store();
         let open = |capture: &Capture| {
             let exports_logs = capture.received(Signal::Logs).items > 0;
@@ -340,204 +275,6 @@ impl Scene {
         Ok(())
     }
 
-    /// What every request of the scenario breaks of the rules that always hold. Rules about what is missing need a proof
-    /// of completeness; where there is none, they are left out, and the scenario's proofs say so.
-    pub async fn invariants(&mut self, except: &[&str]) -> StepResult {
-        let all: Vec<usize> = (0..self.sent.len()).collect();
-        let deadline = Instant::now() + self.patience();
-        let proven = self.sent.iter().all(|sent| sent.settled.is_some());
-        let complete = proven || (!self.stage.unprovable.get() && self.settle(&all, deadline).await.is_ok());
-        if !complete {
-            self.stage.unprovable.set(true);
-            self.proofs.insert("completeness not proven: rules about what is missing were not judged".into());
-        }
-        let advice = RefCell::default();
-        let judged = self.judge_at_last(&all, |scene, capture| {
-            let (told, judged) = scene.judge_invariants(capture, complete, except);
-            advice.replace(told);
-            judged
-        });
-        let judged = judged.await;
-        self.advice = advice.into_inner();
-        judged
-    }
-
-    /// The advice, up to the first request that breaks a rule, and whether none does.
-    fn judge_invariants(&self, capture: &Capture, complete: bool, except: &[&str]) -> (BTreeSet<String>, StepResult) {
-        let mut advice = BTreeSet::new();
-        let (suspects, lacking) = (self.suspects(capture), self.lacking(capture));
-        for (at, sent) in self.sent.iter().enumerate() {
-            let seen = self.seen(capture, sent);
-            let findings =
-                self.findings(&seen, complete, except, &suspects, if at == 0 { Some(&lacking) } else { None });
-            let (broken, told): (Vec<Finding>, Vec<Finding>) =
-                findings.into_iter().partition(|finding| self.fails(finding));
-            advice.extend(told.iter().map(ToString::to_string));
-            let broken: Vec<String> = broken.iter().map(|finding| format!("broken     {finding}")).collect();
-            if !broken.is_empty() {
-                let proof = sent.settled.as_ref().map_or("", |settled| settled.proof.as_str());
-                let problem = Problem::failed(self.explained(&seen, &broken.join("\n"), proof));
-                return (advice, Err(problem));
-            }
-        }
-        (advice, Ok(()))
-    }
-
-    /// What a request breaks, advice included. No value of a canary is in it.
-    fn findings(
-        &self,
-        seen: &Seen<'_>,
-        complete: bool,
-        except: &[&str],
-        suspects: &Suspects,
-        lacking: Option<&[String]>,
-    ) -> Vec<Finding> {
-        let Seen { evidence, delivery, capture, skew } = seen;
-        let canaries = self.canaries(delivery);
-        let subject = Subject {
-            evidence,
-            delivery,
-            capture,
-            complete,
-            skew: *skew,
-            canaries: &canaries,
-            suspects: Some(suspects),
-            lacking: lacking.unwrap_or_default(),
-            first: lacking.is_some(),
-        };
-        let mut findings = invariant::check(&subject, except);
-        for finding in &mut findings {
-            finding.what = canaries.iter().fold(std::mem::take(&mut finding.what), |what, canary| canary.hide(&what));
-        }
-        findings
-    }
-
-    /// What may hold a canary of any of the scenario's requests.
-    fn suspects(&self, capture: &Capture) -> Suspects {
-        let Some(first) = self.sent.first() else { return Suspects::default() };
-        // Whatever is planted begins alike, so that one look serves for all requests.
-        let planted = [("planted".to_owned(), canary::BEGINNING.to_owned())];
-        let own = planted.into_iter().chain(self.own_secrets());
-        let canaries: Vec<Canary> = own.filter_map(|(name, value)| Canary::new(name, value)).collect();
-        Suspects::of(capture, first.delivery.sent.seq, &canaries)
-    }
-
-    /// Whether a finding fails the scenario.
-    fn fails(&self, finding: &Finding) -> bool {
-        finding.grade == Grade::Rule || self.stage.spec.invariants.deny.iter().any(|name| name == finding.rule)
-    }
-
-    /// What must not come out of a request: what was planted in it, and what the scenario sends or names itself.
-    pub fn canaries(&self, delivery: &Delivery) -> Vec<Canary> {
-        let planted = canary::planted(&self.stage.spec.canaries(), &delivery.mark).into_iter();
-        let planted = planted.filter_map(|(name, value)| Canary::planted(name, value));
-        planted.chain(self.own_secrets().filter_map(|(name, value)| Canary::new(name, value))).collect()
-    }
-
-    /// Credentials that the scenario sends, and what it calls a secret.
-    fn own_secrets(&self) -> impl Iterator<Item = canary::Named> {
-        let declared = self.draft.secrets.iter().enumerate();
-        let declared = declared.map(|(at, value)| (format!("secret {} of the scenario", at + 1), value.clone()));
-        canary::credentials(&self.draft.headers).into_iter().chain(declared)
-    }
-
-    /// A message without the values that were planted, or sent as credentials.
-    pub fn hidden(&self, message: String) -> String {
-        let canaries = self.sent.iter().flat_map(|sent| self.canaries(&sent.delivery));
-        canaries.fold(message, |message, canary| canary.hide(&message))
-    }
-
-    /// Where nothing but the time says that lines without ids or spans of other traces are of these requests: watches the
-    /// service while nothing is asked of it. Whether it makes some of those then too, so that they are not the requests'.
-    async fn found_background(&self, which: &[usize]) -> bool {
-        let store = self.instance.store();
-        let (lines, spans): (HashSet<Shape>, HashSet<SpanShape>) = store.look(|capture| {
-            let evidence: Vec<_> = which.iter().map(|&at| self.evidence(capture, &self.sent[at])).collect();
-            let lines =
-                evidence.iter().flat_map(|evidence| &evidence.guessed).map(|record| Shape::of(record)).collect();
-            let spans = evidence
-                .iter()
-                .flat_map(|evidence| evidence.detached().chain(evidence.stale()).chain(evidence.came_again()));
-            (lines, spans.map(|span| SpanShape::of(span)).collect())
-        });
-        if (lines.is_empty() && spans.is_empty()) || !self.is_alone() {
-            return false;
-        }
-        let took = which.iter().map(|&at| self.sent[at].delivery.took()).max().unwrap_or_default();
-        let watch = (took * WATCH_FACTOR).clamp(LEAST_WATCH, self.stage.spec.patience.max(LEAST_WATCH));
-        let deadline = Instant::now() + GRACE + watch;
-        let all = |capture: &Capture| background(capture).is_superset(&lines) && by_itself(capture).is_superset(&spans);
-        let found_all = store.until(deadline, |capture| all(capture).then_some(())).await.is_some();
-        if !found_all && !spans.is_empty() {
-            // Spans come when their exporter sends them. What began during the watch is here once another proof is.
-            let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
-            self.instance.come_to_rest(&deliveries, Instant::now() + self.patience()).await;
-        }
-        store.look(|capture| !background(capture).is_disjoint(&lines) || !by_itself(capture).is_disjoint(&spans))
-    }
-
-    /// Everything that was captured for a stimulus.
-    pub fn evidence(&self, capture: &Capture, sent: &Sent) -> RequestEvidence {
-        let spec = &self.stage.spec;
-        let ready = match &spec.ready {
-            Some(Ready::Http(target)) if !spec.kind.is_lambda() => Some(target.as_str()),
-            _ => None,
-        };
-        let own: Vec<&str> = ready.into_iter().chain((!spec.kind.is_lambda()).then(|| spec.fence_target())).collect();
-        let exclusive = self.is_alone() && !self.sent.iter().any(|other| overlaps(&sent.delivery, &other.delivery));
-        let usual = (self.is_alone() && !exclusive).then(|| self.usual(capture, sent)).flatten();
-        let refused = self.refused(capture);
-        let options = Options {
-            usual: usual.as_ref(),
-            refused: Some(&refused),
-            since: Some(sent.delivery.sent.seq),
-            window_end: sent.settled.as_ref().map(|settled| settled.window_end),
-            // The harness's own requests to the same target write the same line.
-            quoted_until: sent
-                .settled
-                .as_ref()
-                .filter(|_| !own.contains(&sent.delivery.target.as_str()))
-                .map(|settled| settled.proven_at),
-            alone: self.is_alone(),
-            own_targets: &own,
-            exclusive,
-            ignore: &self.stage.ignore,
-        };
-        request(capture, &sent.delivery, options)
-    }
-
-    /// The shapes of what came while a request like this one was alone, where there was one in the scenario.
-    fn usual(&self, capture: &Capture, sent: &Sent) -> Option<HashSet<Shape>> {
-        let like = |other: &&Sent| {
-            let (one, other) = (&sent.delivery, &other.delivery);
-            (&one.method, &one.target) == (&other.method, &other.target)
-                && !self.sent.iter().any(|third| overlaps(other, &third.delivery))
-        };
-        let mut alone = self.sent.iter().filter(like).peekable();
-        alone.peek()?;
-        let came = alone.flat_map(|sent| {
-            let proven = sent.settled.as_ref().map_or(sent.delivery.answered.seq, |settled| settled.proven_at);
-            let others = self.sent.iter().map(|other| other.delivery.sent.seq);
-            let next = others.filter(|&other| other > sent.delivery.sent.seq).min();
-            let until = next.map_or(proven, |next| proven.min(next));
-            let records = capture.logs().since(sent.delivery.sent.seq);
-            records.take_while(move |record| record.arrival.seq <= until)
-        });
-        Some(came.map(|record| Shape::of(record)).collect())
-    }
-
-    /// The spans that the collector refused for good, because the scenario said so.
-    fn refused(&self, capture: &Capture) -> HashSet<(TraceId, SpanId)> {
-        if self.ordeal.is_none() {
-            return HashSet::new();
-        }
-        let incidents = self.instance.incidents_in(capture).into_iter().filter(|incident| incident.act.is_final());
-        let items = incidents.flat_map(|incident| incident.items);
-        items
-            .filter_map(|item| if let Item::Span(trace_id, span_id) = item { Some((trace_id, span_id)) } else { None })
-            .collect()
-    }
-
     /// Thaws a function once more and looks for what came only then.
     pub async fn nothing_after_the_freeze(&mut self) -> StepResult {
         let at = self.last_index()?;
@@ -571,7 +308,7 @@ impl Scene {
         })
     }
 
-    fn seen<'a>(&self, capture: &'a Capture, sent: &'a Sent) -> Seen<'a> {
+    pub(super) fn seen<'a>(&self, capture: &'a Capture, sent: &'a Sent) -> Seen<'a> {
         let skew = self.stage.spec.invariants.skew;
         Seen { evidence: self.evidence(capture, sent), delivery: &sent.delivery, capture, skew }
     }
@@ -590,7 +327,7 @@ impl Scene {
     }
 
     /// Proves completeness for stimuli that have no proof yet.
-    async fn settle(&mut self, which: &[usize], deadline: Instant) -> StepResult {
+    pub(super) async fn settle(&mut self, which: &[usize], deadline: Instant) -> StepResult {
         let open: Vec<usize> = which.iter().copied().filter(|&at| self.sent[at].settled.is_none()).collect();
         if open.is_empty() {
             return Ok(());
@@ -606,7 +343,7 @@ impl Scene {
     }
 
     /// A mismatch with all that is known besides.
-    fn explained(&self, seen: &Seen<'_>, mismatch: &str, complete: &str) -> String {
+    pub(super) fn explained(&self, seen: &Seen<'_>, mismatch: &str, complete: &str) -> String {
         format!("{mismatch}\n{}", context(seen, &self.stage.spec, mismatch, complete))
     }
 }

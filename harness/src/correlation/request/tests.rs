@@ -1,4 +1,5 @@
 use super::*;
+use crate::telemetry::{LogOrigin, LogRecord, SpanKind, Value};
 use crate::{
     correlation::samples::*,
     telemetry::{Arrival, IdClaim, LineFormat, Span, SpanLink},

@@ -1,0 +1,174 @@
+//! What of all that was captured is a request's, and what is tried where nothing says so.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    together::overlaps,
+    world::{Scene, Sent},
+};
+use crate::{
+    capture::{Capture, sink::behaviour::Item},
+    config::Ready,
+    correlation::{
+        Options, RequestEvidence,
+        background::{GRACE, Shape, background},
+        detached::{SpanShape, by_itself},
+        repetition::was_repeated,
+        request,
+    },
+    stimulus::Delivery,
+    telemetry::{SpanId, TraceId},
+};
+
+/// How long the service is watched while nothing is asked of it, at least, and as a multiple of its slowest answer: what
+/// fell into that time by chance comes again in this one.
+const LEAST_WATCH: Duration = Duration::from_secs(1);
+const WATCH_FACTOR: u32 = 20;
+
+impl Scene {
+    /// Everything that was captured for a stimulus.
+    pub(super) fn evidence(&self, capture: &Capture, sent: &Sent) -> RequestEvidence {
+        let spec = &self.stage.spec;
+        let ready = match &spec.ready {
+            Some(Ready::Http(target)) if !spec.kind.is_lambda() => Some(target.as_str()),
+            _ => None,
+        };
+        let own: Vec<&str> = ready.into_iter().chain((!spec.kind.is_lambda()).then(|| spec.fence_target())).collect();
+        let exclusive = self.is_alone() && !self.sent.iter().any(|other| overlaps(&sent.delivery, &other.delivery));
+        let usual = (self.is_alone() && !exclusive).then(|| self.usual(capture, sent)).flatten();
+        let refused = self.refused(capture);
+        let options = Options {
+            usual: usual.as_ref(),
+            refused: Some(&refused),
+            since: Some(sent.delivery.sent.seq),
+            window_end: sent.settled.as_ref().map(|settled| settled.window_end),
+            // The harness's own requests to the same target write the same line.
+            quoted_until: sent
+                .settled
+                .as_ref()
+                .filter(|_| !own.contains(&sent.delivery.target.as_str()))
+                .map(|settled| settled.proven_at),
+            alone: self.is_alone(),
+            own_targets: &own,
+            exclusive,
+            ignore: &self.stage.ignore,
+        };
+        request(capture, &sent.delivery, options)
+    }
+
+    /// The shapes of what came while a request like this one was alone, where there was one in the scenario.
+    fn usual(&self, capture: &Capture, sent: &Sent) -> Option<HashSet<Shape>> {
+        let like = |other: &&Sent| {
+            let (one, other) = (&sent.delivery, &other.delivery);
+            (&one.method, &one.target) == (&other.method, &other.target)
+                && !self.sent.iter().any(|third| overlaps(other, &third.delivery))
+        };
+        let mut alone = self.sent.iter().filter(like).peekable();
+        alone.peek()?;
+        let came = alone.flat_map(|sent| {
+            let proven = sent.settled.as_ref().map_or(sent.delivery.answered.seq, |settled| settled.proven_at);
+            let others = self.sent.iter().map(|other| other.delivery.sent.seq);
+            let next = others.filter(|&other| other > sent.delivery.sent.seq).min();
+            let until = next.map_or(proven, |next| proven.min(next));
+            let records = capture.logs().since(sent.delivery.sent.seq);
+            records.take_while(move |record| record.arrival.seq <= until)
+        });
+        Some(came.map(|record| Shape::of(record)).collect())
+    }
+
+    /// The spans that the collector refused for good, because the scenario said so.
+    pub(super) fn refused(&self, capture: &Capture) -> HashSet<(TraceId, SpanId)> {
+        if self.ordeal.is_none() {
+            return HashSet::new();
+        }
+        let incidents = self.instance.incidents_in(capture).into_iter().filter(|incident| incident.act.is_final());
+        let items = incidents.flat_map(|incident| incident.items);
+        items
+            .filter_map(|item| if let Item::Span(trace_id, span_id) = item { Some((trace_id, span_id)) } else { None })
+            .collect()
+    }
+
+    /// Where something came with a request that was alone and nothing says whose it is: repeats the request, once for all, to see
+    /// whether it comes again.
+    pub(super) async fn repeats(&self, which: &[usize]) {
+        let store = self.instance.store();
+        let targets: BTreeSet<&str> = store.look(|capture| {
+            let mine = which.iter().map(|&at| &self.sent[at]).filter(|sent| sent.delivery.method == "GET");
+            // Nobody asks what has ended.
+            let running = mine.filter(|sent| sent.proven_and_running().is_some());
+            let open = running.filter(|sent| !was_repeated(capture, &sent.delivery.target));
+            let open = open.filter(|sent| !self.evidence(capture, sent).untried.is_empty());
+            open.map(|sent| sent.delivery.target.as_str()).collect()
+        });
+        if targets.is_empty() {
+            return;
+        }
+        for target in targets {
+            self.instance.repeat(target).await;
+        }
+        // Spans come when their exporter sends them.
+        let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
+        self.instance.come_to_rest(&deliveries, Instant::now() + self.stage.spec.patience).await;
+    }
+
+    /// A line that was written during a request that was alone and names a trace of which nothing has come may be of a process
+    /// that no proof speaks for, and that made a trace of its own of the request. Waits for what such lines name, until one such
+    /// wait was in vain: a trace that is not sampled never comes. Whether anything came.
+    pub(super) async fn found_named_traces(&self, which: &[usize]) -> bool {
+        let store = self.instance.store();
+        let unknown = |capture: &Capture| -> HashSet<TraceId> {
+            let open = which.iter().map(|&at| &self.sent[at]);
+            let open = open.filter(|sent| sent.proven_and_running().is_some());
+            let named = open.flat_map(|sent| self.evidence(capture, sent).traces_named_beside().collect::<Vec<_>>());
+            // What the collector refused for good does not come.
+            let refused: HashSet<TraceId> = self.refused(capture).into_iter().map(|(trace_id, _)| trace_id).collect();
+            named
+                .filter(|trace_id| !refused.contains(trace_id) && capture.spans_of(*trace_id).next().is_none())
+                .collect()
+        };
+        let named = store.look(unknown);
+        if named.is_empty() || self.stage.waited_for_traces.get() {
+            return false;
+        }
+        let came =
+            |capture: &Capture| named.iter().filter(|&&trace_id| capture.spans_of(trace_id).next().is_some()).count();
+        let deadline = Instant::now() + self.stage.spec.patience;
+        let all = store.until(deadline, |capture| (came(capture) == named.len()).then_some(())).await.is_some();
+        self.stage.waited_for_traces.set(!all);
+        all || store.look(came) > 0
+    }
+
+    /// Where nothing but the time says that lines without ids or spans of other traces are of these requests: watches the
+    /// service while nothing is asked of it. Whether it makes some of those then too, so that they are not the requests'.
+    pub(super) async fn found_background(&self, which: &[usize]) -> bool {
+        let store = self.instance.store();
+        let (lines, spans): (HashSet<Shape>, HashSet<SpanShape>) = store.look(|capture| {
+            let evidence: Vec<_> = which.iter().map(|&at| self.evidence(capture, &self.sent[at])).collect();
+            let lines =
+                evidence.iter().flat_map(|evidence| &evidence.guessed).map(|record| Shape::of(record)).collect();
+            let spans = evidence
+                .iter()
+                .flat_map(|evidence| evidence.detached().chain(evidence.stale()).chain(evidence.came_again()));
+            (lines, spans.map(|span| SpanShape::of(span)).collect())
+        });
+        if (lines.is_empty() && spans.is_empty()) || !self.is_alone() {
+            return false;
+        }
+        let took = which.iter().map(|&at| self.sent[at].delivery.took()).max().unwrap_or_default();
+        let watch = (took * WATCH_FACTOR).clamp(LEAST_WATCH, self.stage.spec.patience.max(LEAST_WATCH));
+        let deadline = Instant::now() + GRACE + watch;
+        let all = |capture: &Capture| background(capture).is_superset(&lines) && by_itself(capture).is_superset(&spans);
+        let found_all = store.until(deadline, |capture| all(capture).then_some(())).await.is_some();
+        if !found_all && !spans.is_empty() {
+            // Spans come when their exporter sends them. What began during the watch is here once another proof is.
+            let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
+            self.instance.come_to_rest(&deliveries, Instant::now() + self.patience()).await;
+        }
+        store.look(|capture| !background(capture).is_disjoint(&lines) || !by_itself(capture).is_disjoint(&spans))
+    }
+}
