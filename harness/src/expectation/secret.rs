@@ -74,7 +74,7 @@ impl Canary {
 
     fn is_plain_or_encoded_in(&self, bytes: &[u8]) -> bool {
         let finds = |form: &str| memmem::find(bytes, form.as_bytes()).is_some();
-        finds(&self.value) || finds(&self.escaped) || self.base64.iter().any(|form| finds(form))
+        finds(&self.value) || finds(&self.escaped) || self.base64.iter().chain(&self.cut).any(|form| finds(form))
     }
 
     /// The text without the value, where it holds it plain, or cut off.

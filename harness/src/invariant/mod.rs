@@ -43,7 +43,7 @@ use crate::{
     correlation::RequestEvidence,
     expectation::Canary,
     stimulus::Delivery,
-    telemetry::{LogRecord, Metric, Span},
+    telemetry::Metric,
 };
 
 /// One request with everything that came of it.
@@ -71,15 +71,6 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// Spans that came since the request was sent: none before it can be of it.
-    fn spans_since(&self) -> Items<'a, Span> {
-        self.capture.spans().since(self.delivery.sent.seq)
-    }
-
-    fn logs_since(&self) -> Items<'a, LogRecord> {
-        self.capture.logs().since(self.delivery.sent.seq)
-    }
-
     fn metrics_since(&self) -> Items<'a, Metric> {
         self.capture.metrics().since(self.delivery.sent.seq)
     }

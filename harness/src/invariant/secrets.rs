@@ -6,7 +6,7 @@ use super::{Grade::Rule as Always, Rule, Subject};
 use crate::{
     capture::{Capture, Encoding, ExportRequest, Mark},
     expectation::{Canary, Leak, find_secrets, may_hold},
-    telemetry::LogOrigin,
+    telemetry::{Arrival, LogOrigin},
 };
 
 /// Headers in which a trace context travels. Other headers of a call out may hold what came in: a gateway passes
@@ -68,10 +68,7 @@ fn exported(subject: &Subject<'_>) -> Vec<Leak> {
             &own
         }
     };
-    let spans = subject.spans_since().filter(|span| suspects.has(span.arrival.seq));
-    let logs = subject.logs_since().filter(|record| suspects.has(record.arrival.seq));
-    let metrics = subject.metrics_since().filter(|metric| suspects.has(metric.arrival.seq));
-    find_secrets(subject.canaries, spans, logs, metrics)
+    suspects.leaks(subject.capture, since, subject.canaries)
 }
 
 /// What of everything that came may hold one of several canaries: a quick look at whole export requests and lines, once for all
@@ -97,8 +94,13 @@ impl Suspects {
         Self(requests.chain(lines.map(|record| record.arrival.seq)).collect())
     }
 
-    fn has(&self, seq: u64) -> bool {
-        self.0.contains(&seq)
+    /// Where canaries are in what came since a stamp.
+    pub fn leaks(&self, capture: &Capture, since: u64, canaries: &[Canary]) -> Vec<Leak> {
+        let has = |arrival: Arrival| self.0.contains(&arrival.seq);
+        let spans = capture.spans().since(since).filter(|span| has(span.arrival));
+        let logs = capture.logs().since(since).filter(|record| has(record.arrival));
+        let metrics = capture.metrics().since(since).filter(|metric| has(metric.arrival));
+        find_secrets(canaries, spans, logs, metrics)
     }
 }
 

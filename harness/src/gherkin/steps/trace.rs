@@ -8,7 +8,8 @@ use super::{
     judge::{both, carries_on, event_header, hanging, hangs_on, hangs_on_event, no_spans, trace_is, whole},
 };
 use crate::{
-    expectation::{Canary, Shape, SpanMatcher, TextMatcher, ValueMatcher, find_secrets},
+    expectation::{Canary, Shape, SpanMatcher, TextMatcher, ValueMatcher},
+    invariant::Suspects,
     report::Problem,
     telemetry::{Span, SpanKind, StatusCode},
 };
@@ -476,7 +477,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 scene
                     .finally(|seen| {
                         let capture = seen.capture;
-                        let leaks = find_secrets(&canaries, capture.spans(), capture.logs(), capture.metrics());
+                        let leaks = Suspects::of(capture, 0, &canaries).leaks(capture, 0, &canaries);
                         if leaks.is_empty() {
                             return Ok(());
                         }
