@@ -8,8 +8,8 @@ use crate::{
     correlation::samples::{self, delivery, record, span, span_id, trace_id, with},
     stimulus::{Caller, ContextForm},
     telemetry::{
-        Arrival, DataPoint, LineFormat, LogOrigin, MetricKind, PointValue, SpanKind, SpanLink, Status, StatusCode,
-        Temporality, Value,
+        Arrival, DataPoint, LineFormat, LogOrigin, LogRecord, MetricKind, PointValue, Span, SpanKind, SpanLink, Status,
+        StatusCode, Temporality, Value,
     },
 };
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     capture::Store,
     correlation::{Options, request, samples},
-    telemetry::{Resource, SpanKind},
+    telemetry::{LogRecord, Resource, Span, SpanKind},
 };
 
 /// A resource with these attributes.
