@@ -68,6 +68,12 @@ async fn answer(request: Request, late: Arc<Mutex<Vec<(&'static str, Value)>>>) 
     match path.as_str() {
         // What is logged and never exported.
         "/lost" => {}
+        // Work that has lost its context.
+        "/detached" => {
+            let work = json!({"traceId": own, "spanId": format!("{:016x}", began ^ 0xff00), "name": "work", "kind": 1,
+                "startTimeUnixNano": (began + 1).to_string(), "endTimeUnixNano": (began + 2).to_string()});
+            export("traces", &spans(vec![span, work])).await;
+        }
         "/garbage" => export("traces", &json!({"resourceSpans": "none"})).await,
         // What comes only with the next request, and is broken.
         "/late" => late.lock().unwrap().extend([("traces", spans(vec![span, child])), ("logs", logs)]),
@@ -328,6 +334,25 @@ async fn patience_is_spent_once_where_neither_a_request_nor_a_fence_leaves_anyth
     assert!(hurried(1), "{:?}", outcomes[1].verdict);
     assert_eq!(outcomes[2].verdict, Verdict::Passed, "what comes is accepted");
     assert!(!hurried(3), "something came of a request: {:?}", outcomes[3].verdict);
+}
+
+#[tokio::test]
+async fn work_that_may_have_lost_its_context_in_a_service_that_was_stopped_is_no_pass() {
+    let sent = "When a client sends GET /detached";
+    let stopped =
+        [sent, "And the service is stopped with SIGTERM", "Then the trace has a SERVER span \"GET /detached\""];
+    let all = [scenario("stopped", &stopped), scenario("goes on", &[sent, "Then the request is correlated"])].concat();
+    let outcomes = Bench::new(&all).run_and_again().await;
+    let stopped = problem(&outcomes[0]);
+    assert_eq!(stopped.kind, ProblemKind::Errored, "{}", stopped.message);
+    assert!(
+        stopped.message.contains("undecided  one-trace: INTERNAL \"work\" began during this request"),
+        "{}",
+        stopped.message
+    );
+    let goes_on = problem(&outcomes[1]);
+    assert_eq!(goes_on.kind, ProblemKind::Failed, "{}", goes_on.message);
+    assert!(goes_on.message.contains("one-trace: INTERNAL \"work\""), "{}", goes_on.message);
 }
 
 #[tokio::test]

@@ -8,8 +8,9 @@ use std::{collections::HashSet, time::Duration};
 
 use percent_encoding::percent_decode_str;
 
+use super::detached::idle;
 use crate::{
-    capture::{Capture, Mark},
+    capture::{Capture, LogRow, Mark},
     telemetry::{LineFormat, LogOrigin, LogRecord},
 };
 
@@ -73,9 +74,23 @@ pub(crate) fn without_numbers(text: &str) -> String {
     text.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// The shapes of structured lines without ids that came while nothing was asked of the service: no request was under way,
-/// the harness's own included, and none had been for [`GRACE`].
+/// The shapes of structured lines and exported records without ids that came while nothing was asked of the service: no request
+/// was under way, the harness's own included, and none had been for [`GRACE`]. A record is exported later than it is written, so
+/// its own time counts.
 pub fn background(capture: &Capture) -> HashSet<Shape> {
+    let idle = idle(capture);
+    let written_idle = |record: &LogRecord| {
+        let time = record.time_unix_nano;
+        time.is_some_and(|time| idle.iter().any(|(from, to)| (*from..*to).contains(&time)))
+    };
+    let exported = capture.logs().only(LogRow::is_exported);
+    let exported = exported.filter(|record| record.trace_id.valid().is_none() && written_idle(record));
+    let mut shapes = lines_while_idle(capture);
+    shapes.extend(exported.map(|record| Shape::of(record)));
+    shapes
+}
+
+fn lines_while_idle(capture: &Capture) -> HashSet<Shape> {
     let mut marks = capture.lifecycle().iter().peekable();
     let mut under_way: usize = 0;
     // `None` until it is ready: a start asks for nothing, but its lines say nothing of what is repeated either.

@@ -138,7 +138,7 @@ pub(super) fn is_watchable(capture: &Capture) -> bool {
 }
 
 /// The times in which nothing was asked of the service, in nanoseconds since the Unix epoch.
-fn idle(capture: &Capture) -> Vec<(u64, u64)> {
+pub(super) fn idle(capture: &Capture) -> Vec<(u64, u64)> {
     let grace = u64::try_from(GRACE.as_nanos()).unwrap_or(u64::MAX);
     let mut under_way: usize = 0;
     // `None` until it is ready, and while something is under way.

@@ -212,11 +212,12 @@ impl<'a> Search<'a> {
             strangers.extend(split.map(|entry| Stranger::OtherTrace { span: entry.span }));
         }
         let named = |stranger: &Stranger, span: &Arc<Span>| matches!(stranger, Stranger::OtherTrace { span: other } if Arc::ptr_eq(other, span));
-        let detached = if (self.options.exclusive || self.options.alone) && self.watchable {
+        let detached = if self.options.exclusive || self.options.alone {
             detached::detached(self.capture, self.since(), &entries, &traces)
         } else {
             Vec::new()
         };
+        let (detached, undecided) = if self.watchable { (detached, Vec::new()) } else { (Vec::new(), detached) };
         for span in detached {
             if !strangers.iter().any(|stranger| named(stranger, &span)) {
                 strangers.push(Stranger::Detached { span });
@@ -245,6 +246,7 @@ impl<'a> Search<'a> {
             guessed: Vec::new(),
             repeated: repeated.lines,
             untried,
+            undecided,
             refused: HashSet::new(),
             left_behind: Vec::new(),
             strangers,

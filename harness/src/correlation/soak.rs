@@ -139,6 +139,7 @@ pub fn of_trace(capture: &Capture, delivery: &Delivery, ignore: &[Regex]) -> Req
         guessed: Vec::new(),
         repeated: Vec::new(),
         untried: Doubtful::default(),
+        undecided: Vec::new(),
         refused: HashSet::new(),
         left_behind: Vec::new(),
         strangers: Vec::new(),

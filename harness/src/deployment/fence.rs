@@ -53,6 +53,10 @@ const SPACING: Duration = Duration::from_millis(50);
 /// Requests to the fence target that are looked for among log records.
 const REMEMBERED: usize = 64;
 
+/// So many fences reached each worker, unless so few that did not come back were all that one of them got.
+const MANY_FENCES: usize = 64;
+const MISSED: usize = 8;
+
 /// Requests per worker and round when several workers share a port: the kernel, not the harness, chooses who answers.
 const PER_WORKER: usize = 4;
 
@@ -460,7 +464,13 @@ impl Service {
                            `quiet` to a silence that is enough";
             }
             if returned.spans.len() < spec.workers && !returned.spans.contains(&None) {
-                reason += "; a worker process that is forked or spawned after the instrumentation has none of its own";
+                // Of so many the kernel gives each worker some: all came back, so each exports.
+                reason += if returned.fences + MISSED >= fences.len() && fences.len() >= MANY_FENCES {
+                    "; nearly all fences came back, so that every worker exports: do several name themselves by the same \
+                     service.instance.id? One that is made before they are forked is shared"
+                } else {
+                    "; a worker process that is forked or spawned after the instrumentation has none of its own"
+                };
             }
             if returned.spans.contains(&None) {
                 reason += "; a resource without service.instance.id or process.pid cannot be told from another";

@@ -29,6 +29,8 @@ struct Proven {
     at: u64,
     /// The earliest time of a point that holds all that was measured, by process.
     since: BTreeMap<Process, u64>,
+    /// When the last answer had come, by the harness's clock: the only one for a process without a span.
+    answered: u64,
 }
 
 impl Proven {
@@ -44,23 +46,19 @@ impl Proven {
             let ended = since.entry(span.resource.instance()).or_default();
             *ended = (*ended).max(span.end_unix_nano);
         }
-        // Without a span the only clock is the harness's.
         since.values_mut().filter(|ended| **ended == 0).for_each(|ended| *ended = answered);
-        Self { at: capture.last_seq(), since }
+        Self { at: capture.last_seq(), since, answered }
     }
 
-    /// How often each process has exported points that are late enough.
-    fn exports(&self, capture: &Capture) -> BTreeMap<&Process, usize> {
-        let mut stamps: BTreeMap<&Process, BTreeSet<u64>> =
-            self.since.keys().map(|process| (process, BTreeSet::new())).collect();
+    /// How often each process has exported points that are late enough, those too that have no part.
+    fn exports(&self, capture: &Capture) -> BTreeMap<Process, usize> {
+        let mut stamps: BTreeMap<Process, BTreeSet<u64>> =
+            self.since.keys().map(|process| (process.clone(), BTreeSet::new())).collect();
         for metric in capture.metrics().since(self.at + 1) {
             let process = metric.resource.instance();
-            let (Some(&since), Some((of, _))) = (self.since.get(&process), self.since.get_key_value(&process)) else {
-                continue;
-            };
-            if metric.points.iter().any(|point| point.time_unix_nano >= since)
-                && let Some(stamps) = stamps.get_mut(of)
-            {
+            let since = self.since.get(&process).copied().unwrap_or(self.answered);
+            let stamps = stamps.entry(process).or_default();
+            if metric.points.iter().any(|point| point.time_unix_nano >= since) {
                 stamps.insert(metric.arrival.seq);
             }
         }
@@ -71,10 +69,11 @@ impl Proven {
     fn missing(&self, capture: &Capture) -> Vec<String> {
         let exports = self.exports(capture);
         let measures: BTreeSet<Process> = capture.metrics().iter().map(|metric| metric.resource.instance()).collect();
-        let patient = !measures.is_empty()
-            && exports.iter().filter(|(process, _)| measures.contains(**process)).all(|(_, &count)| count >= 2);
-        let missing =
-            exports.iter().filter(|(process, count)| **count == 0 && (measures.contains(**process) || !patient));
+        let twice = |process: &Process| exports.get(process).is_some_and(|&count| count >= 2);
+        let patient = !measures.is_empty() && measures.iter().all(twice);
+        let missing = exports.iter().filter(|(process, count)| {
+            **count == 0 && self.since.contains_key(*process) && (measures.contains(*process) || !patient)
+        });
         missing.map(|(process, _)| process.as_deref().unwrap_or("(no instance)").to_owned()).collect()
     }
 }
@@ -178,6 +177,17 @@ mod tests {
         metrics(&store, "b", 60);
         assert_eq!(missing(&store, &proven), ["b"]);
         metrics(&store, "b", 70);
+        assert!(missing(&store, &proven).is_empty());
+    }
+
+    #[test]
+    fn another_process_whose_metrics_come_first_does_not_speak_for_the_one_that_answered() {
+        let store = Store::default();
+        samples::export(&store, vec![span("a", 50)]);
+        let proven = proven(&store);
+        metrics(&store, "b", 100);
+        assert_eq!(missing(&store, &proven), ["a"]);
+        metrics(&store, "a", 60);
         assert!(missing(&store, &proven).is_empty());
     }
 

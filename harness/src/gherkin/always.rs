@@ -53,6 +53,19 @@ impl Scene {
                 let problem = Problem::failed(self.explained(&seen, &broken.join("\n"), proof));
                 return (advice, Err(problem));
             }
+            if let (Some(span), false) = (seen.evidence.undecided.first(), except.contains(&"one-trace")) {
+                let count = seen.evidence.undecided.len();
+                let others = if count > 1 { format!(", and so did {} more", count - 1) } else { String::new() };
+                return (
+                    advice,
+                    Err(Problem::errored(format!(
+                        "undecided  one-trace: {} {:?} began during this request, in a trace of its own{others}; the service had ended \
+                         before it was seen for a second while nothing was asked of it, so nobody can say whether it does that \
+                         by itself. Send the same request in a scenario that does not stop it",
+                        span.kind, span.name
+                    ))),
+                );
+            }
         }
         (advice, Ok(()))
     }

@@ -8,6 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    observe::slowest_export,
     together::overlaps,
     world::{Scene, Sent},
 };
@@ -22,7 +23,7 @@ use crate::{
         request,
     },
     stimulus::Delivery,
-    telemetry::{SpanId, TraceId},
+    telemetry::{LogOrigin, SpanId, TraceId},
 };
 
 /// How long the service is watched while nothing is asked of it, at least, and as a multiple of its slowest answer: what
@@ -147,21 +148,25 @@ impl Scene {
     /// service while nothing is asked of it. Whether it makes some of those then too, so that they are not the requests'.
     pub(super) async fn found_background(&self, which: &[usize]) -> bool {
         let store = self.instance.store();
-        let (lines, spans): (HashSet<Shape>, HashSet<SpanShape>) = store.look(|capture| {
+        let (lines, spans, delay): (HashSet<Shape>, HashSet<SpanShape>, Duration) = store.look(|capture| {
             let evidence: Vec<_> = which.iter().map(|&at| self.evidence(capture, &self.sent[at])).collect();
+            // Records come when their exporter sends them.
+            let mut guessed = evidence.iter().flat_map(|evidence| &evidence.guessed);
+            let exported = guessed.any(|record| record.origin == LogOrigin::Otlp);
+            let delay = if exported { slowest_export(capture) } else { Duration::ZERO };
             let lines =
                 evidence.iter().flat_map(|evidence| &evidence.guessed).map(|record| Shape::of(record)).collect();
             let spans = evidence
                 .iter()
                 .flat_map(|evidence| evidence.detached().chain(evidence.stale()).chain(evidence.came_again()));
-            (lines, spans.map(|span| SpanShape::of(span)).collect())
+            (lines, spans.map(|span| SpanShape::of(span)).collect(), delay)
         });
         if (lines.is_empty() && spans.is_empty()) || !self.is_alone() {
             return false;
         }
         let took = which.iter().map(|&at| self.sent[at].delivery.took()).max().unwrap_or_default();
         let watch = (took * WATCH_FACTOR).clamp(LEAST_WATCH, self.stage.spec.patience.max(LEAST_WATCH));
-        let deadline = Instant::now() + GRACE + watch;
+        let deadline = Instant::now() + GRACE + watch + delay.min(self.stage.spec.patience);
         let all = |capture: &Capture| background(capture).is_superset(&lines) && by_itself(capture).is_superset(&spans);
         let found_all = store.until(deadline, |capture| all(capture).then_some(())).await.is_some();
         if !found_all && !spans.is_empty() {

@@ -17,6 +17,8 @@ use crate::{
 
 /// Lines of a trace that a message shows; the rest is in the evidence.
 const TREE_AT_MOST: usize = 40;
+/// Spans in other traces that a message names.
+const ELSEWHERE_AT_MOST: usize = 5;
 /// Log lines that a message shows.
 const LINES_AT_MOST: usize = 6;
 /// Characters of a log line that a message shows.
@@ -77,8 +79,18 @@ pub(super) fn context(seen: &Seen<'_>, spec: &config::Deployment, mismatch: &str
     for missing in never_came(evidence, mismatch) {
         let _ = write!(text, "\nmissing    {missing}");
     }
+    let detached: Vec<String> = evidence
+        .detached()
+        .chain(&evidence.untried.roots)
+        .take(ELSEWHERE_AT_MOST)
+        .map(|span| format!("{} {:?}, a root in trace {}", span.kind, span.name, span.trace_id))
+        .filter(|text| !mismatch.contains(text.as_str()))
+        .collect();
+    if !detached.is_empty() {
+        let _ = write!(text, "\nelsewhere  {}", detached.join("; "));
+    }
     if evidence.found_by == FoundBy::Nothing && !evidence.candidates.is_empty() {
-        let nearest = evidence.candidates.iter().rev().take(5);
+        let nearest = evidence.candidates.iter().rev().take(ELSEWHERE_AT_MOST);
         let names: Vec<String> =
             nearest.map(|span| format!("{} {:?} in trace {}", span.kind, span.name, span.trace_id)).collect();
         let _ = write!(text, "\nelsewhere  {}", names.join("; "));

@@ -58,7 +58,7 @@ impl Seen<'_> {
 }
 
 /// Twice the longest time that a span or a log record has taken to arrive, and a second for what is under way.
-fn slowest_export(capture: &Capture) -> Duration {
+pub(super) fn slowest_export(capture: &Capture) -> Duration {
     Duration::from_nanos(capture.slowest_export()).saturating_mul(2).saturating_add(Duration::from_secs(1))
 }
 

@@ -30,7 +30,8 @@ pub(super) const RULES: &[Rule] = &[
         grade: Always,
         about: "the requests that `http.server.request.duration` measures take, on average, no longer than the longest one that was \
                 sent",
-        limits: "Not judged where one process of the deployment calls another one's server, nor where a request had no answer. \
+        limits: "Its unit, where it names one, is `s`. How long it says that requests took is not judged where one process of the \
+                 deployment calls another one's server, nor where a request had no answer. \
                  Up to twice the longest and 0.1 s more are let pass, so that it speaks of a wrong unit and not of a clock.",
         source: "semantic conventions, HTTP metrics, http.server.request.duration: in seconds",
         check: too_long,
@@ -122,7 +123,12 @@ fn too_long(subject: &Subject<'_>) -> Vec<String> {
     if !subject.first {
         return Vec::new();
     }
-    let means = subject.metrics_since().iter().filter(|metric| metric.name == "http.server.request.duration");
+    let durations = || subject.metrics_since().iter().filter(|metric| metric.name == "http.server.request.duration");
+    if let Some(metric) = durations().find(|metric| !matches!(metric.unit.as_str(), "" | "s")) {
+        let service = metric.resource.service_name().unwrap_or_default();
+        return vec![format!("the unit of {} in {service:?} is {:?}, expected \"s\"", metric.name, metric.unit)];
+    }
+    let means = durations();
     let means = means.filter_map(|metric| Some((metric, mean(metric)? * seconds(&metric.unit)?)));
     let longest_mean = means.max_by(|(_, one), (_, other)| one.total_cmp(other));
     let Some((metric, mean)) = longest_mean.filter(|(_, mean)| *mean > MARGIN) else { return Vec::new() };
@@ -301,9 +307,14 @@ mod tests {
     #[test]
     fn milliseconds_that_are_called_seconds_are_found_and_those_with_their_unit_are_not() {
         assert_eq!(judged(vec![measured("s", 2.5)]), ["duration-unit"]);
-        assert!(judged(vec![measured("ms", 2.5)]).is_empty());
         assert!(judged(vec![measured("s", 0.025)]).is_empty());
-        assert!(judged(vec![measured("fortnight", 2.5)]).is_empty());
+        assert!(judged(vec![measured("", 2.5)]).is_empty());
+    }
+
+    #[test]
+    fn a_unit_other_than_seconds_is_found_whatever_was_measured() {
+        assert_eq!(judged(vec![measured("ms", 2.5)]), ["duration-unit"]);
+        assert_eq!(judged(vec![measured("ms", 0.000_025)]), ["duration-unit"]);
     }
 
     #[test]

@@ -182,6 +182,9 @@ pub struct RequestEvidence {
     pub repeated: Vec<Arc<LogRecord>>,
     /// What came with a request that was not repeated yet: nothing says whose it is.
     pub untried: Doubtful,
+    /// Root spans of other traces that began inside of the request, of a service that had ended before anybody saw whether it
+    /// begins such ones by itself: nobody can say any more whose they are.
+    pub undecided: Vec<Arc<Span>>,
     /// Spans of the request's traces that the collector refused for good.
     pub refused: HashSet<(TraceId, SpanId)>,
     /// Lines that came while nothing but this request was under way, each with a span of another request that had ended

@@ -60,11 +60,10 @@ impl Search<'_> {
                     && record.request_id.is_none()
                     && when
                     && nobody_else
-                    && !(named.is_none() && is_line && !self.watchable)
+                    && (named.is_some() || self.watchable)
                     && (self.options.exclusive
                         || self.options.usual.is_none_or(|usual| usual.contains(&Shape::of(record))))
                     && !(named.is_none()
-                        && is_line
                         && (self.is_of_the_harness(record)
                             || background::written_before(record, self.delivery.sent.unix_nano)
                             || background.contains(&Shape::of(record))))
@@ -80,7 +79,7 @@ impl Search<'_> {
                 || self.mentions(record)
                 || quoted;
             if sure || by_time() {
-                if !sure && named.is_none() && is_line {
+                if !sure && named.is_none() {
                     evidence.guessed.push(record.clone());
                 }
                 if let (false, Some(span)) = (in_tree, received) {

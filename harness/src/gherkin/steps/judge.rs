@@ -139,15 +139,25 @@ pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher)
         }
         let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
         let w3c = header("traceparent").and_then(|value| value.parse::<xray::Traceparent>().ok());
+        let recorded = w3c.as_ref().is_none_or(xray::Traceparent::sampled);
         let w3c = w3c.map(|context| (context.trace_id, Some(context.parent_id)));
         let xray = header("x-amzn-trace-id").and_then(|value| value.parse::<xray::XrayHeader>().ok());
+        let recorded = recorded && xray.as_ref().is_none_or(|context| context.sampled != xray::Sampled::No);
         let xray = xray.map(|context| (context.root, context.parent));
         let told: Vec<_> = w3c.into_iter().chain(xray).collect();
         let fits = |(trace_id, parent): &(TraceId, _)| {
             spans.iter().any(|span| span.trace_id == *trace_id && Some(span.span_id) == *parent)
         };
         if !told.is_empty() && told.iter().all(fits) {
-            return Ok(());
+            if recorded {
+                return Ok(());
+            }
+            // The span was recorded, or it would not be here.
+            closest.push(format!(
+                "{upstream:<10} {method} {target} came with the right ids and says that the trace is not sampled: who follows it \
+                 records nothing"
+            ));
+            continue;
         }
         let said = if told.is_empty() {
             "no trace header".to_owned()
@@ -264,6 +274,30 @@ mod tests {
             wrong.contains("hangs on 00000000000000e0, the parent in the event's X-Amzn-Trace-Id header"),
             "{wrong}"
         );
+    }
+
+    #[test]
+    fn a_call_out_with_the_right_ids_must_say_that_the_trace_is_sampled() {
+        let called = |flags: &str| {
+            let entry = samples::with(samples::span(1, Some(99), "GET /"), SpanKind::Server, &[]);
+            let context = format!("00-{}-{}-{flags}", entry.trace_id, entry.span_id);
+            let store = samples::store(vec![entry], Vec::new());
+            store.mark(Mark::UpstreamCalled {
+                upstream: "stock".into(),
+                method: "GET".into(),
+                target: "/".into(),
+                status: 200,
+                headers: vec![("traceparent".into(), context)],
+            });
+            let delivery = samples::delivery();
+            store.look(|capture| {
+                let evidence = request(capture, &delivery, Options::default());
+                let seen = Seen { evidence, delivery: &delivery, capture, skew: Duration::ZERO };
+                carries_on(&seen, "stock", &SpanMatcher::default())
+            })
+        };
+        assert_eq!(called("01"), Ok(()));
+        assert!(called("00").unwrap_err().contains("says that the trace is not sampled"), "{:?}", called("00"));
     }
 
     #[test]
