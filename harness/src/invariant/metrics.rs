@@ -1,7 +1,7 @@
 //! Rules about metrics: what they count, and the spans that their exemplars name.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -18,7 +18,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "metric-counts",
         grade: Always,
-        about: "a service measures no more requests than it was sent, those of the harness itself included",
+        about: "a service measures no more requests than it was sent, those of the harness itself included, all instrumentation scopes \
+                added up",
         limits: "Fewer are sound: health checks may be left out, and what came last may not be exported yet. Not judged where \
                  one process of the deployment calls another one's server, which takes requests that nobody sent from outside, \
                  nor while no span says whether it does.",
@@ -46,9 +47,24 @@ fn counts(subject: &Subject<'_>) -> Vec<String> {
     let marks = |of: &dyn Fn(&Mark) -> bool| capture.lifecycle().iter().filter(|entry| of(&entry.mark)).count() as u64;
     let asked = marks(&asked).saturating_sub(marks(&|mark| *mark == Mark::ReadyUnheard));
     let mut found = Vec::new();
+    let mut of_all_scopes: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
     for ((service, scope, name), count) in totals(capture) {
         if asked > 0 && count > asked {
             found.push(format!("{name} of {scope:?} in {service:?} counts {count} requests, and {asked} were sent"));
+        }
+        of_all_scopes.entry((service, name)).or_default().insert(scope, count);
+    }
+    if found.is_empty() {
+        // A backend that adds them up does not ask who measured.
+        for ((service, name), scopes) in of_all_scopes {
+            let count: u64 = scopes.values().sum();
+            if asked > 0 && count > asked {
+                let scopes: Vec<String> = scopes.iter().map(|(scope, count)| format!("{scope:?} {count}")).collect();
+                found.push(format!(
+                    "{name} in {service:?} counts {count} requests ({}), and {asked} were sent: is the server instrumented twice?",
+                    scopes.join(" and ")
+                ));
+            }
         }
     }
     // Looked at last, because it takes every span.
@@ -207,6 +223,16 @@ mod tests {
         assert_eq!(judged(vec![entry()], vec![worker("a"), worker("b")]), ["metric-counts"]);
         let inner = Span { span_id: samples::span_id(2), parent_span_id: Some(samples::span_id(1)), ..entry() };
         assert!(judged(vec![entry(), inner], vec![worker("a"), worker("b")]).is_empty());
+    }
+
+    #[test]
+    fn two_instrumentations_of_one_server_add_up_and_those_that_share_its_requests_are_sound() {
+        let of = |name: &str, count| {
+            let scope = Arc::new(crate::telemetry::Scope { name: name.into(), ..Default::default() });
+            Metric { scope, ..metric(Temporality::Cumulative, count, 5) }
+        };
+        assert_eq!(judged(vec![entry()], vec![of("asgi", 2), of("starlette", 2)]), ["metric-counts"]);
+        assert!(judged(vec![entry()], vec![of("public", 2), of("admin", 1)]).is_empty());
     }
 
     fn with_exemplar(trace: u8, span: u64) -> Vec<Metric> {

@@ -22,8 +22,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         expression: "each request of the soak has a complete, correlated trace",
         about: "Every one of them: one span hangs on the caller's span and all others on that, none is an orphan, came twice, hangs in \
                 a circle or ends before it starts; every structured line and log record of the trace names a span of it \
-                and quotes no other request; no line quotes a request's User-Agent without ids; and none has what another one lacks, held \
-                against the last one, which is alone. A failure counts the \
+                and quotes no other request; no line quotes a request's User-Agent without ids; and none has what \
+                another one lacks, held against the last one, which is alone. What a few left less of than most is advice (`all-alike`). A failure counts the \
                 requests by what is wrong and names the first five.",
         example: "Then each request of the soak has a complete, correlated trace",
         need: Need::Own,
