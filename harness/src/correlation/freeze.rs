@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::RequestEvidence;
-use crate::capture::{Capture, Mark};
+use crate::{
+    capture::{Capture, Mark},
+    telemetry::{Arrival, Span, Value},
+};
 
 /// Something of a request that had not arrived when its environment was frozen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub enum AfterFreeze {
         /// Invocations that had been handed to the same environment since the freeze when it came; 0 when the environment was thawed only to
         /// be shut down.
         invocations: usize,
+        /// Whether it only began, or was written, behind the freeze.
+        begun_behind: bool,
     },
     /// It never came.
     Lost {
@@ -26,11 +31,19 @@ pub enum AfterFreeze {
 impl fmt::Display for AfterFreeze {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Late { what, invocations: 0 } => {
-                write!(f, "late       {what} came only when the environment was shut down")
+            Self::Late { what, invocations, begun_behind } => {
+                match invocations {
+                    0 => write!(f, "late       {what} came only when the environment was shut down")?,
+                    1 => write!(f, "late       {what} came late by 1 invocation")?,
+                    _ => write!(f, "late       {what} came late by {invocations} invocations")?,
+                }
+                if *begun_behind {
+                    f.write_str(
+                        ": no flush would help, it began behind the freeze, with what it had kept of this invocation",
+                    )?;
+                }
+                Ok(())
             }
-            Self::Late { what, invocations: 1 } => write!(f, "late       {what} came late by 1 invocation"),
-            Self::Late { what, invocations } => write!(f, "late       {what} came late by {invocations} invocations"),
             Self::Lost { what } => write!(f, "lost       {what}: lost at the freeze"),
         }
     }
@@ -45,19 +58,34 @@ pub fn after_the_freeze(capture: &Capture, evidence: &RequestEvidence) -> Option
         _ => None,
     });
     let behind = |mark: &Mark| matches!(mark, Mark::Frozen { request_id: Some(id) } if id == request_id);
-    let froze = capture.lifecycle().iter().find(|entry| behind(&entry.mark))?.arrival.seq;
-    let late = |what: String, seq: u64| {
+    let Arrival { seq: froze, unix_nano: froze_at } =
+        capture.lifecycle().iter().find(|entry| behind(&entry.mark))?.arrival;
+    let late = |what: String, seq: u64, begun: Option<u64>| {
         let dispatched = |entry: &&crate::capture::Lifecycle| {
             (froze..seq).contains(&entry.arrival.seq)
                 && matches!(&entry.mark, Mark::Dispatched { environment, .. } if Some(environment.as_str()) == home)
         };
         let invocations = capture.lifecycle().iter().filter(dispatched).count();
-        (seq, AfterFreeze::Late { what, invocations })
+        let begun_behind = begun.is_some_and(|begun| begun > froze_at);
+        (seq, AfterFreeze::Late { what, invocations, begun_behind })
     };
-    let spans = evidence.trace.spans().filter(|span| span.arrival.seq > froze);
-    let spans = spans.map(|span| late(format!("{} {:?}", span.kind, span.name), span.arrival.seq));
+    // A runtime's own span around the handler says whose it is by its request id, whatever trace it is in.
+    let names_it = |span: &Span| {
+        let is_id = |value: &Value| matches!(value, Value::String(text) if text == request_id);
+        span.attributes.iter().any(|(_, value)| is_id(value))
+    };
+    let own = evidence.trace.spans().filter(|span| span.arrival.seq > froze);
+    let beside = capture
+        .spans()
+        .since(froze + 1)
+        .filter(|span| evidence.trace.position(span.trace_id, span.span_id).is_none() && names_it(span));
+    let spans = own.chain(beside);
+    let spans =
+        spans.map(|span| late(format!("{} {:?}", span.kind, span.name), span.arrival.seq, Some(span.start_unix_nano)));
     let records = evidence.logs.iter().filter(|record| record.arrival.seq > froze);
-    let records = records.map(|record| late(format!("{} {:?}", record.origin, record.message), record.arrival.seq));
+    let records = records.map(|record| {
+        late(format!("{} {:?}", record.origin, record.message), record.arrival.seq, record.time_unix_nano)
+    });
     let mut all: Vec<(u64, AfterFreeze)> = spans.chain(records).collect();
     all.sort_by_key(|(seq, _)| *seq);
     let mut found: Vec<AfterFreeze> = all.into_iter().map(|(_, late)| late).collect();
@@ -150,6 +178,38 @@ mod tests {
             "late       INTERNAL \"render\" came late by 2 invocations",
         ];
         assert_eq!(judge(&store).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_only_began_behind_the_freeze_with_the_context_of_the_invocation_is_told_from_what_was_not_flushed() {
+        let store = Store::default();
+        dispatched(&store, "own");
+        export(&store, server());
+        frozen(&store, "own");
+        dispatched(&store, "second");
+        export(&store, Span { start_unix_nano: u64::MAX - 1, ..span(2, Some(1), "render") });
+        let late = judge(&store).unwrap();
+        assert!(
+            late[0].starts_with("late       INTERNAL \"render\" came late by 1 invocation: no flush would"),
+            "{late:?}"
+        );
+    }
+
+    #[test]
+    fn a_span_in_another_trace_that_names_the_invocation_by_its_request_id_is_late_too() {
+        let store = Store::default();
+        dispatched(&store, "own");
+        export(&store, server());
+        frozen(&store, "own");
+        dispatched(&store, "second");
+        let around = |id: &str| {
+            let around = Span { trace_id: trace_id(9), ..span(7, None, "invoke") };
+            with(around, SpanKind::Internal, &[("requestId", id.into())])
+        };
+        export(&store, around("second"));
+        assert_eq!(judge(&store).unwrap(), [""; 0]);
+        export(&store, around("own"));
+        assert_eq!(judge(&store).unwrap(), ["late       INTERNAL \"invoke\" came late by 1 invocation"]);
     }
 
     #[test]

@@ -2,12 +2,15 @@
 
 use super::super::observe::Seen;
 use crate::{
-    capture::Mark,
-    correlation::xray,
+    capture::{Capture, Mark},
+    correlation::{RequestEvidence, xray},
     expectation::SpanMatcher,
     stimulus::Delivery,
     telemetry::{Span, SpanId, TraceId},
 };
+
+/// Spans whose links a message tells.
+const LINKS_TOLD: usize = 3;
 
 pub(super) fn both(first: Result<(), String>, second: Result<(), String>) -> Result<(), String> {
     match (first, second) {
@@ -177,13 +180,44 @@ pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher)
     Err(format!("expected   a call with trace {} span {}\n{}", span.trace_id, span.span_id, closest.join("\n")))
 }
 
+/// Whether a span that came after `since` and fits `from` has a link to one of the request that fits `to`.
+pub(super) fn links_to(
+    capture: &Capture,
+    evidence: &RequestEvidence,
+    since: u64,
+    from: &SpanMatcher,
+    to: &SpanMatcher,
+) -> Result<(), String> {
+    let targets = to.find(evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
+    let sources = from.find(capture.spans().since(since)).map_err(|no_match| no_match.to_string())?;
+    let is_linked = |source: &Span| {
+        source.links.iter().any(|link| {
+            let named = link.trace_id.parse::<TraceId>().ok().zip(link.span_id.parse::<SpanId>().ok());
+            targets.iter().any(|target| named == Some((target.trace_id, target.span_id)))
+        })
+    };
+    if sources.iter().any(|source| is_linked(source)) {
+        return Ok(());
+    }
+    let said = sources.iter().take(LINKS_TOLD).map(|source| {
+        let links: Vec<String> =
+            source.links.iter().map(|link| format!("trace {} span {}", link.trace_id, link.span_id)).collect();
+        let links = if links.is_empty() { "has no link".to_owned() } else { format!("links to {}", links.join(", ")) };
+        format!("closest    {} {:?} in trace {} {links}", source.kind, source.name, source.trace_id)
+    });
+    let target = &targets[0];
+    let (name, trace_id, span_id) = (&target.name, target.trace_id, target.span_id);
+    let said = said.collect::<Vec<_>>().join("\n");
+    Err(format!("expected   a link to {name:?}, trace {trace_id} span {span_id}\n{said}"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::correlation::{Options, request, samples};
-    use crate::telemetry::SpanKind;
+    use crate::telemetry::{SpanKind, SpanLink};
 
     #[test]
     fn a_span_that_ends_before_it_starts_makes_a_trace_not_whole() {
@@ -298,6 +332,34 @@ mod tests {
         };
         assert_eq!(called("01"), Ok(()));
         assert!(called("00").unwrap_err().contains("says that the trace is not sampled"), "{:?}", called("00"));
+    }
+
+    #[test]
+    fn a_span_of_another_trace_must_link_to_the_span_that_is_asked_for() {
+        let entry = samples::with(samples::span(1, Some(99), "send jobs"), SpanKind::Server, &[]);
+        let link = |span_id: u64| SpanLink {
+            trace_id: entry.trace_id.to_string(),
+            span_id: samples::span_id(span_id).to_string(),
+            attributes: Default::default(),
+        };
+        let judged = |links: Vec<SpanLink>| {
+            let taken = samples::span(7, None, "process jobs");
+            let taken = Span { trace_id: samples::trace_id(9), links, ..taken };
+            let store = samples::store(vec![entry.clone(), taken], Vec::new());
+            store.look(|capture| {
+                let evidence = request(capture, &samples::delivery(), Options::default());
+                let named = |name: &str| super::super::trace::named(name).unwrap();
+                links_to(capture, &evidence, 0, &named("process jobs"), &named("send jobs"))
+            })
+        };
+        assert_eq!(judged(vec![link(8), link(1)]), Ok(()));
+        assert!(judged(vec![link(8)]).unwrap_err().contains("links to trace 0101"), "{:?}", judged(vec![link(8)]));
+        assert!(
+            judged(Vec::new()).unwrap_err().contains("INTERNAL \"process jobs\" in trace 0909"),
+            "{:?}",
+            judged(Vec::new())
+        );
+        assert!(judged(Vec::new()).unwrap_err().contains("has no link"));
     }
 
     #[test]

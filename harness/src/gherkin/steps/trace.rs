@@ -5,9 +5,10 @@ use super::{
         registry::{Arguments, Keyword, Need, StepDefinition},
         world::World,
     },
-    judge::{both, carries_on, event_header, hanging, hangs_on, hangs_on_event, no_spans, trace_is, whole},
+    judge::{both, carries_on, event_header, hanging, hangs_on, hangs_on_event, links_to, no_spans, trace_is, whole},
 };
 use crate::{
+    capture::Capture,
     expectation::{Canary, Shape, SpanMatcher, TextMatcher, ValueMatcher},
     invariant::Suspects,
     report::Problem,
@@ -443,6 +444,26 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let matcher = named(arguments.text(1))?;
                 let upstream = arguments.text(0);
                 world.scene()?.eventually(|seen| carries_on(seen, upstream, &matcher)).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "a span {text} links to the span {text}",
+        about: "A span with the first name, in whatever trace, has a link to a span of the request with the second name: so says a \
+                consumer that begins a trace of its own whose message it took. Waits for `patience`, because it works behind the \
+                answer.",
+        example: "Then a span \"process jobs\" links to the span \"send jobs\"",
+        need: Need::Shared,
+        run: |world, arguments| {
+            Box::pin(async {
+                let (from, to) = (named(arguments.text(0))?, named(arguments.text(1))?);
+                let scene = &*world.scene()?;
+                let judge = |capture: &Capture| {
+                    let sent = scene.last().map_err(|problem| problem.message)?;
+                    links_to(capture, &scene.evidence(capture, sent), sent.delivery.sent.seq, &from, &to)
+                };
+                scene.in_time(judge).await
             })
         },
     },
