@@ -30,7 +30,7 @@ use crate::{
     capture::{Capture, LogRow, Mark, Signal, Store},
     config,
     stimulus::{Caller, Delivery, HttpRequest, HttpResponse, http},
-    telemetry::{SpanId, TraceId},
+    telemetry::{Span, SpanId, TraceId},
 };
 
 mod returned;
@@ -142,18 +142,21 @@ impl Fences {
 
     /// Whether a fence must show the span of the request itself: unless its time was over once and none had.
     fn show_entries(&self, store: &Store) -> bool {
-        self.with(|known| {
-            if known.no_entries {
-                let after = known.sent.first().map_or(0, |fence| fence.after);
-                known.no_entries = !store.look(|capture| {
-                    let mut spans = capture.spans().since(after);
-                    spans.any(|span| {
-                        let mut signatures = known.sent.iter().map(Fence::signature);
-                        signatures.any(|signature| signature.span(span) && signature.is_entry(span))
-                    })
-                });
-            }
-            !known.no_entries
+        let none = self.with(|known| known.no_entries) && !self.came_back(store, |own, span| own.is_entry(span));
+        self.with(|known| known.no_entries = none);
+        !none
+    }
+
+    /// Whether a span of any request to the fence target has come that `fits` too.
+    fn came_back(&self, store: &Store, fits: impl Fn(&Signature<'_>, &Span) -> bool) -> bool {
+        let sent = self.with(|known| known.sent.clone());
+        let after = sent.first().map_or(0, |fence| fence.after);
+        store.look(|capture| {
+            let mut spans = capture.spans().since(after);
+            spans.any(|span| {
+                let mut signatures = sent.iter().map(Fence::signature);
+                signatures.any(|signature| signature.span(span) && fits(&signature, span))
+            })
         })
     }
 
@@ -211,13 +214,7 @@ impl Service {
                 Ok(proof) => return Ok(proof),
                 Err(incomplete) => unproven = Some(incomplete),
             }
-            let came_back = store.look(|capture| {
-                self.fences.with(|known| {
-                    let after = known.sent.first().map_or(0, |fence| fence.after);
-                    let mut spans = capture.spans().since(after);
-                    spans.any(|span| known.sent.iter().any(|fence| fence.signature().span(span)))
-                })
-            });
+            let came_back = self.fences.came_back(store, |_, _| true);
             self.fences.with(|known| known.hopeless |= !came_back);
         }
         if quiet(store, window, deadline).await {

@@ -255,9 +255,8 @@ impl Incoming {
 
     /// Who sent it, for a note.
     fn sender(&self) -> String {
-        let user_agent = if self.user_agent.is_empty() { "an exporter without a name" } else { &self.user_agent };
         let peer = self.line.as_ref().map_or_else(String::new, |line| format!(" at {}", line.peer));
-        format!("{user_agent}{peer} over {}", self.transport)
+        format!("{}{peer} over {}", exporter(&self.user_agent), self.transport)
     }
 }
 
@@ -373,8 +372,7 @@ impl Inbox {
     /// Notes a request to a path that is none of OTLP's, once: an endpoint with a path too many or too few is a frequent reason
     /// for telemetry that is not there.
     fn nowhere(&self, why: &str, user_agent: &str) {
-        let who = if user_agent.is_empty() { "an exporter without a name" } else { user_agent };
-        let what = format!("refused {who}: {why}");
+        let what = format!("refused {}: {why}", exporter(user_agent));
         let mut told = self.nowhere.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() < NOWHERE_AT_MOST && told.insert(what.clone()) {
             drop(told);
@@ -407,6 +405,11 @@ impl Inbox {
         let message = format!("the header {} {problem}", missing.0);
         Some(Refusal::new(::http::StatusCode::UNAUTHORIZED, Code::Unauthenticated, message))
     }
+}
+
+/// What an exporter is called, by its `User-Agent`.
+fn exporter(user_agent: &str) -> &str {
+    if user_agent.is_empty() { "an exporter without a name" } else { user_agent }
 }
 
 /// Undoes compression and encoding.
