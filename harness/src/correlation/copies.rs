@@ -11,10 +11,33 @@ pub struct Copies {
     pub agreeing: usize,
     /// Records that came both ways with different ids.
     pub disagreeing: Vec<Disagreement>,
-    /// Structured lines without an OTLP copy.
-    pub lines_only: Vec<Arc<LogRecord>>,
-    /// OTLP log records without a line.
-    pub otlp_only: Vec<Arc<LogRecord>>,
+    /// Structured lines without an OTLP copy, then OTLP log records without a line.
+    pub one_way: Vec<OneWay>,
+}
+
+/// A record that came one way, and not as often the other.
+#[derive(Debug, Clone)]
+pub struct OneWay {
+    /// The record.
+    pub record: Arc<LogRecord>,
+    /// How many lines the request has with this message.
+    pub written: usize,
+    /// How many OTLP log records.
+    pub exported: usize,
+}
+
+impl fmt::Display for OneWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { record, written, exported } = self;
+        match (written, exported) {
+            (_, 0) => write!(f, "{:?} has no OTLP copy", record.message),
+            (0, _) => write!(f, "{:?} came over OTLP and not as a line", record.message),
+            _ => {
+                let many = |count: &usize| if *count == 1 { "once".to_owned() } else { format!("{count} times") };
+                write!(f, "{:?} was written {} and exported {}", record.message, many(written), many(exported))
+            }
+        }
+    }
 }
 
 /// A record that came both ways with different ids.
@@ -58,7 +81,10 @@ pub fn compare_copies<'a>(records: impl IntoIterator<Item = &'a Arc<LogRecord>>)
         if record.origin == LogOrigin::Otlp { otlp.push(record.clone()) } else { lines.push(record.clone()) }
     }
     let mut copies = Copies::default();
+    let mut otlp_only = Vec::new();
     for (lines, mut otlp) in order.iter().filter_map(|words| by_message.remove(words)) {
+        let (written, exported) = (lines.len(), otlp.len());
+        let one_way = |record| OneWay { record, written, exported };
         let mut left = Vec::new();
         for line in lines {
             match otlp.iter().position(|copy| ids(copy) == ids(&line)) {
@@ -73,11 +99,12 @@ pub fn compare_copies<'a>(records: impl IntoIterator<Item = &'a Arc<LogRecord>>)
         for line in left {
             match otlp.next() {
                 Some(otlp) => copies.disagreeing.push(Disagreement { line, otlp }),
-                None => copies.lines_only.push(line),
+                None => copies.one_way.push(one_way(line)),
             }
         }
-        copies.otlp_only.extend(otlp);
+        otlp_only.extend(otlp.map(one_way));
     }
+    copies.one_way.extend(otlp_only);
     copies
 }
 
@@ -108,7 +135,7 @@ mod tests {
         let lines = [Arc::new(record(Some(1), Some(1))), Arc::new(record(Some(1), Some(2)))];
         let copies = compare_copies(lines.iter().chain(&[otlp(Some(1), Some(2)), otlp(Some(1), Some(1))]));
         assert_eq!((copies.agreeing, copies.disagreeing.len()), (2, 0));
-        assert!(copies.lines_only.is_empty() && copies.otlp_only.is_empty());
+        assert!(copies.one_way.is_empty());
     }
 
     #[test]
@@ -118,12 +145,23 @@ mod tests {
         assert!(copies.disagreeing[0].to_string().contains("span 0000000000000001, its OTLP copy"));
     }
 
+    fn one_way(records: &[Arc<LogRecord>]) -> Vec<String> {
+        compare_copies(records).one_way.iter().map(ToString::to_string).collect()
+    }
+
     #[test]
     fn a_record_that_came_one_way_only_is_named() {
-        let copies = compare_copies(&[Arc::new(record(Some(1), Some(1)))]);
-        assert_eq!((copies.lines_only.len(), copies.otlp_only.len()), (1, 0));
-        let copies = compare_copies(&[otlp(Some(1), Some(1))]);
-        assert_eq!((copies.lines_only.len(), copies.otlp_only.len()), (0, 1));
+        assert_eq!(one_way(&[Arc::new(record(Some(1), Some(1)))]), ["\"hello\" has no OTLP copy"]);
+        assert_eq!(one_way(&[otlp(Some(1), Some(1))]), ["\"hello\" came over OTLP and not as a line"]);
+    }
+
+    #[test]
+    fn a_record_that_came_more_often_one_way_is_told_with_how_often_it_came() {
+        let line = || Arc::new(record(Some(1), Some(1)));
+        let told = one_way(&[line(), line(), otlp(Some(1), Some(1))]);
+        assert_eq!(told, ["\"hello\" was written 2 times and exported once"]);
+        let told = one_way(&[line(), otlp(Some(1), Some(1)), otlp(Some(1), Some(1)), otlp(Some(1), Some(1))]);
+        assert_eq!(told, ["\"hello\" was written once and exported 3 times"; 2]);
     }
 
     #[test]
@@ -131,6 +169,6 @@ mod tests {
         let zero = LogRecord { trace_id: IdClaim::Zero, span_id: IdClaim::Zero, ..record(None, None) };
         let text = LogRecord { format: LineFormat::Text, ..record(None, None) };
         let copies = compare_copies(&[Arc::new(zero), otlp(None, None), Arc::new(text)]);
-        assert_eq!((copies.agreeing, copies.lines_only.len()), (1, 0));
+        assert_eq!((copies.agreeing, copies.one_way.len()), (1, 0));
     }
 }

@@ -103,6 +103,51 @@ pub fn stale(
     found
 }
 
+/// Calls that were taken while a CLIENT span of this request was open, under a CLIENT span of an earlier request that was over
+/// when this one was sent: the propagation headers of that one were sent again. Each with the CLIENT span in whose time it
+/// stands.
+///
+/// Who waits for an answer is there when the call is taken. So the earlier CLIENT span must have a call of its own that was
+/// taken while it was open (an asynchronous invocation has not), and this request's has none that was ever taken.
+pub fn stale_calls(
+    capture: &Capture,
+    delivery: &Delivery,
+    since: u64,
+    traces: &[TraceId],
+    tree: &Trace,
+) -> Vec<(Arc<Span>, Arc<Span>)> {
+    let takes_calls = |node: &usize| tree.nodes()[*node].span.kind.takes_calls();
+    let clients = tree.nodes().iter().filter(|node| node.span.kind == SpanKind::Client);
+    let unanswered: Vec<&Arc<Span>> =
+        clients.filter(|node| !node.children.iter().any(takes_calls)).map(|node| &node.span).collect();
+    if unanswered.is_empty() {
+        return Vec::new();
+    }
+    let client_at = |start| unanswered.iter().copied().find(|client| is_open_at(client, start));
+    let began = capture.spans().since(since).only(|row| {
+        let foreign = !traces.iter().any(|&trace_id| row.is_in(trace_id));
+        !row.is_root() && foreign && client_at(row.start_unix_nano()).is_some()
+    });
+    let sent_again = |span: &&Arc<Span>| {
+        let caller = span.parent_span_id.and_then(|id| capture.span(span.trace_id, id));
+        caller.is_some_and(|caller| {
+            let first = |other: &Arc<Span>| {
+                other.parent_span_id == span.parent_span_id
+                    && SpanShape::of(other) == SpanShape::of(span)
+                    && is_open_at(caller, other.start_unix_nano)
+            };
+            let over = caller.end_unix_nano < delivery.sent.unix_nano;
+            caller.kind == SpanKind::Client && over && capture.spans_of(span.trace_id).any(first)
+        })
+    };
+    let calls = began.filter(|span| span.kind == SpanKind::Server && !is_linked(span)).filter(sent_again);
+    calls.filter_map(|span| Some((Arc::clone(span), Arc::clone(client_at(span.start_unix_nano)?)))).collect()
+}
+
+fn is_open_at(span: &Span, time: u64) -> bool {
+    (span.start_unix_nano..=span.end_unix_nano).contains(&time)
+}
+
 /// The topmost span above one, itself where there is none.
 pub(super) fn entry_above(capture: &Capture, span: &Arc<Span>) -> Arc<Span> {
     let mut seen = HashSet::from([span.span_id]);
@@ -278,7 +323,8 @@ mod tests {
             ..delivery()
         };
         let evidence = store(spans, Vec::new()).look(|capture| request(capture, &sent, options));
-        let stale = evidence.strangers.iter().filter(|one| matches!(one, Stranger::Stale { .. }));
+        let stale =
+            evidence.strangers.iter().filter(|one| matches!(one, Stranger::Stale { .. } | Stranger::StaleCall { .. }));
         stale.map(ToString::to_string).collect()
     }
 
@@ -316,6 +362,47 @@ mod tests {
             ..price(82, 80, 1_020)
         };
         assert!(stale_in(vec![price(81, 80, 110), linked], Vec::new(), ALONE()).is_empty(), "it says whose it is");
+    }
+
+    fn client(id: u64, parent: u64, start: u64) -> Span {
+        let end_unix_nano = start + 20;
+        Span { start_unix_nano: start, end_unix_nano, ..with(span(id, Some(parent), "POST"), SpanKind::Client, &[]) }
+    }
+
+    /// A call that was taken at `start` under `parent`.
+    fn taken(id: u64, parent: u64, start: u64) -> Span {
+        let end_unix_nano = start + 5;
+        Span {
+            start_unix_nano: start,
+            end_unix_nano,
+            ..with(span(id, Some(parent), "POST /price"), SpanKind::Server, &[])
+        }
+    }
+
+    #[test]
+    fn a_call_with_the_headers_of_a_request_that_was_over_is_this_ones() {
+        let earlier = || vec![client(81, 80, 110), taken(82, 81, 112)];
+        let again = || [earlier(), vec![taken(83, 81, 1_025)]].concat();
+        let found = stale_in(again(), vec![client(2, 1, 1_020)], ALONE());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("during CLIENT \"POST\" (0000000000000002)"), "{found:?}");
+        let later = stale_in(again(), vec![client(2, 1, 1_030)], ALONE());
+        assert!(later.is_empty(), "this request did not call at that time: {later:?}");
+    }
+
+    #[test]
+    fn a_call_that_an_earlier_request_has_in_truth_is_its_own() {
+        let again = || vec![client(81, 80, 110), taken(82, 81, 112), taken(83, 81, 1_025)];
+        let own = || vec![client(2, 1, 1_020), taken(3, 2, 1_024)];
+        assert!(stale_in(again(), own(), ALONE()).is_empty(), "this one's call was taken in its own trace");
+        let asynchronous = || vec![client(81, 80, 110), taken(83, 81, 1_025)];
+        let mine = || vec![client(2, 1, 1_020)];
+        assert!(stale_in(asynchronous(), mine(), ALONE()).is_empty(), "the call waited in a queue");
+        let open = Span { end_unix_nano: 2_000, ..client(81, 80, 110) };
+        let open = || vec![open.clone(), taken(82, 81, 112), taken(83, 81, 1_025)];
+        assert!(stale_in(open(), mine(), ALONE()).is_empty(), "the earlier call is not over");
+        let shared = Options { since: Some(0), alone: true, ..Options::default() };
+        assert!(stale_in(again(), mine(), shared).is_empty(), "other requests are under way");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What of a request came only after its execution environment had been frozen, and what never came.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use super::RequestEvidence;
 use crate::{
@@ -44,7 +44,9 @@ impl fmt::Display for AfterFreeze {
                 }
                 Ok(())
             }
-            Self::Lost { what } => write!(f, "lost       {what}: lost at the freeze"),
+            Self::Lost { what } => {
+                write!(f, "lost       {what}: lost at the freeze, or never ended")
+            }
         }
     }
 }
@@ -90,10 +92,14 @@ pub fn after_the_freeze(capture: &Capture, evidence: &RequestEvidence) -> Option
     all.sort_by_key(|(seq, _)| *seq);
     let mut found: Vec<AfterFreeze> = all.into_iter().map(|(_, late)| late).collect();
     if evidence.sampled() {
+        let mut told = HashSet::new();
         let named = evidence.logs.iter().filter_map(|record| {
             let (trace, span) = record.trace_id.valid().zip(record.span_id.valid())?;
+            if capture.span(trace, span).is_some() || !told.insert((trace, span)) {
+                return None;
+            }
             let what = format!("the span {span} that {:?} names never came", record.message);
-            capture.span(trace, span).is_none().then_some(AfterFreeze::Lost { what })
+            Some(AfterFreeze::Lost { what })
         });
         found.extend(named);
         if evidence.trace.is_empty() {
@@ -244,6 +250,17 @@ mod tests {
         let lost = judge(&store).unwrap();
         assert!(lost[0].contains("0000000000000007 that \"hello\" names never came: lost at the freeze"), "{lost:?}");
         assert!(lost[1].contains("no span of the invocation came"), "{lost:?}");
+    }
+
+    #[test]
+    fn a_span_that_several_lines_name_is_lost_once() {
+        let store = Store::default();
+        dispatched(&store, "own");
+        export(&store, server());
+        line(&store, record(Some(1), Some(7)));
+        line(&store, record(Some(1), Some(7)));
+        frozen(&store, "own");
+        assert_eq!(judge(&store).unwrap().len(), 1);
     }
 
     #[test]

@@ -227,6 +227,8 @@ impl<'a> Search<'a> {
         if self.options.exclusive {
             let stale = detached::stale(self.capture, self.delivery, self.since(), &entries, &trace);
             strangers.extend(stale.into_iter().map(|(span, entry)| Stranger::Stale { span, entry }));
+            let calls = detached::stale_calls(self.capture, self.delivery, self.since(), &traces, &trace);
+            strangers.extend(calls.into_iter().map(|(span, client)| Stranger::StaleCall { span, client }));
         }
         let taken = strangers.iter().filter_map(|stranger| match stranger {
             Stranger::Detached { span } | Stranger::OtherTrace { span } => Some(span.trace_id),

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     capture::{Mark, Store},
     config,
-    stimulus::{ContextForm, Delivery, HttpRequest, Identity, Pressure, canary},
+    stimulus::{ContextForm, Delivery, HttpRequest, Identity, Pressure, canary, standstills},
     telemetry::TraceId,
 };
 
@@ -168,6 +168,22 @@ impl Deployment {
             self.store.mark(Mark::HeldUp { delivery: delivery.mark.clone(), micros });
         }
         Ok(delivery)
+    }
+
+    /// Marks the standstills of this machine that are not marked yet, so that what is told of a loss names them: who gives up
+    /// after seconds, an exporter among them, gave up for that.
+    pub fn note_standstills(&self) {
+        let since = self.store.look(|capture| {
+            let lifecycle = capture.lifecycle();
+            let last = lifecycle.iter().rev().find_map(|entry| match entry.mark {
+                Mark::StoodStill { from, .. } => Some(from + 1),
+                _ => None,
+            });
+            last.or_else(|| lifecycle.first().map(|entry| entry.arrival.unix_nano)).unwrap_or(u64::MAX)
+        });
+        for standstill in standstills(since) {
+            self.store.mark(Mark::StoodStill { from: standstill.from, micros: standstill.micros });
+        }
     }
 
     /// Delivers an event to a function as it is.

@@ -1,7 +1,7 @@
 //! What a failure says besides the mismatch: which trace, on which deployment, what the verdict rests on, what came and when,
 //! and what was written around it.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
 use super::observe::Seen;
 use crate::{
@@ -73,6 +73,9 @@ pub(super) fn context(seen: &Seen<'_>, spec: &config::Deployment, mismatch: &str
     for trouble in seen.capture.trouble_at_the_sink(since) {
         let _ = write!(text, "\nsink       {trouble}");
     }
+    for standstill in stood_still(seen) {
+        let _ = write!(text, "\nmachine    {standstill}");
+    }
     if let Some(hint) = signalled(seen, spec) {
         let _ = write!(text, "\nstopped    {hint}");
     }
@@ -99,6 +102,26 @@ pub(super) fn context(seen: &Seen<'_>, spec: &config::Deployment, mismatch: &str
         let _ = write!(text, "\nwrote      {line}");
     }
     text
+}
+
+/// The times since the request was sent in which nothing ran on this machine.
+fn stood_still(seen: &Seen<'_>) -> Vec<String> {
+    let Seen { delivery, capture, .. } = seen;
+    let lifecycle = capture.lifecycle().iter();
+    let told = lifecycle.filter_map(|entry| match entry.mark {
+        Mark::StoodStill { from, micros } => Some((from, Duration::from_micros(micros))),
+        _ => None,
+    });
+    let ended = |from: u64, took: Duration| from.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    let told = told.filter(|&(from, took)| ended(from, took) >= delivery.sent.unix_nano);
+    told.map(|(from, took)| {
+        let when = by_the_answer(from, delivery);
+        format!(
+            "nothing ran on it for {:.1} s, from {when}: an exporter that gives up after seconds may have lost this for that",
+            took.as_secs_f64()
+        )
+    })
+    .collect()
 }
 
 /// What to know of a stop behind the request where nobody chose who is signalled.
@@ -183,5 +206,39 @@ fn short(text: &str) -> String {
     match line.char_indices().nth(LINE_AT_MOST) {
         Some((at, _)) => format!("{}…", &line[..at]),
         None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        capture::Store,
+        correlation::{Options, request, samples},
+        telemetry::Arrival,
+    };
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn told(from: u64, micros: u64) -> Vec<String> {
+        let store = Store::default();
+        store.mark(Mark::StoodStill { from, micros });
+        let at = |seconds: u64| Arrival { seq: seconds, unix_nano: seconds * SECOND };
+        let delivery = Delivery { sent: at(10), answered: at(11), ..samples::delivery() };
+        store.look(|capture| {
+            let evidence = request(capture, &delivery, Options::default());
+            stood_still(&Seen { evidence, delivery: &delivery, capture, skew: Duration::ZERO })
+        })
+    }
+
+    #[test]
+    fn a_standstill_of_the_machine_since_the_request_was_sent_is_named_and_an_earlier_one_is_not() {
+        let standstill = told(12 * SECOND, 6_200_000);
+        assert!(
+            standstill[0].starts_with("nothing ran on it for 6.2 s, from 1000 ms behind the answer"),
+            "{standstill:?}"
+        );
+        assert_eq!(told(9 * SECOND, 1_500_000).len(), 1, "it was not over when the request was sent");
+        assert!(told(8 * SECOND, 1_500_000).is_empty());
     }
 }

@@ -102,13 +102,15 @@ pub(super) const RULES: &[Rule] = &[
                  service, and not when their like also begins by itself. Root spans of other \
                  processes or behind the answer, and spans in the trace of another request, are the request's where they begin \
                  again each time it is repeated, which is tried with a GET request only. What an earlier request deferred is its own: it counts \
-                 only where that one had such a span while it was under way, and this one has none.",
+                 only where that one had such a span while it was under way, and this one has none. A SERVER span under a CLIENT \
+                 span of an earlier request counts where that one was over and has another such, and a CLIENT span of this one \
+                 was open and has none.",
         source: "OpenTelemetry specification, overview: a trace is a transaction",
         check: |subject| {
             let split = |stranger: &&Stranger| match stranger {
                 Stranger::OtherTrace { .. } | Stranger::Detached { .. } | Stranger::Repeated { .. } => true,
                 // This request's own such span may still be on its way.
-                Stranger::Stale { .. } => subject.complete,
+                Stranger::Stale { .. } | Stranger::StaleCall { .. } => subject.complete,
                 Stranger::SameTrace { .. } | Stranger::Record { .. } => false,
             };
             subject.evidence.strangers.iter().filter(split).map(ToString::to_string).collect()

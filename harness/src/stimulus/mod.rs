@@ -10,4 +10,4 @@ mod pressure;
 
 pub use context::{Caller, ContextForm};
 pub use delivery::{Delivery, HttpRequest, HttpResponse, Identity, Invocation};
-pub(crate) use pressure::Pressure;
+pub(crate) use pressure::{Pressure, standstills};

@@ -10,11 +10,11 @@
 use std::{
     fs::read_to_string,
     sync::{
-        LazyLock,
+        LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// What tasks wait for.
@@ -29,6 +29,27 @@ const BEAT: Duration = Duration::from_millis(5);
 /// By less it is late on any machine.
 const USUAL: Duration = Duration::from_millis(1);
 
+/// Being late by so much in one go is a standstill that is told of: exporters give up after seconds.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
+/// A time in which nothing ran on this machine, as far as the thread that measures it can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standstill {
+    /// When it began, in nanoseconds since the Unix epoch.
+    pub(crate) from: u64,
+    /// How long it took, in microseconds.
+    pub(crate) micros: u64,
+}
+
+static STANDSTILLS: Mutex<Vec<Standstill>> = Mutex::new(Vec::new());
+
+/// Those since `unix_nano`, in nanoseconds since the Unix epoch, in their order.
+pub(crate) fn standstills(since: u64) -> Vec<Standstill> {
+    LazyLock::force(&LATE);
+    let all = STANDSTILLS.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().copied().filter(|standstill| standstill.from >= since).collect()
+}
+
 /// By how much that thread was late so far, in microseconds.
 static LATE: LazyLock<&'static AtomicU64> = LazyLock::new(|| {
     let late: &AtomicU64 = Box::leak(Box::default());
@@ -37,13 +58,23 @@ static LATE: LazyLock<&'static AtomicU64> = LazyLock::new(|| {
     late
 });
 
+fn unix_nano() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn measure(late: &AtomicU64) -> ! {
     loop {
         let began = Instant::now();
+        let from = unix_nano();
         thread::park_timeout(BEAT);
         let by = began.elapsed().saturating_sub(BEAT);
+        let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
         if by > USUAL {
-            late.fetch_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            late.fetch_add(micros, Ordering::Relaxed);
+        }
+        if by > STANDSTILL {
+            STANDSTILLS.lock().unwrap_or_else(PoisonError::into_inner).push(Standstill { from, micros });
         }
     }
 }

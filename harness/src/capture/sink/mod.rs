@@ -22,7 +22,8 @@ mod tests;
 use std::{
     collections::BTreeSet,
     fmt, io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Shutdown, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, PoisonError},
 };
 
@@ -62,6 +63,9 @@ pub const BODY_LIMIT: usize = 64 << 20;
 
 /// `GET` of this path answers 200 as soon as the sink takes requests.
 pub const HEALTH: &str = "/tracegate/health";
+
+/// Free ports that are tried, should others take them in the moment in which they are found.
+const TRIED_AT_MOST: usize = 16;
 
 /// Wrong paths that are told of.
 const NOWHERE_AT_MOST: usize = 16;
@@ -123,6 +127,8 @@ enum Door {
     Open {
         abort: CancellationToken,
         served: JoinHandle<()>,
+        /// The listening socket once more, so that it outlives who listens.
+        socket: Option<OwnedFd>,
     },
     /// Nobody listens; the port is kept from others.
     Shut(TcpSocket),
@@ -136,7 +142,7 @@ impl Sink {
 
     /// Starts at `address`; port 0 takes a free one. The error is that of binding.
     pub async fn bind<R: Receiver>(address: SocketAddr, receiver: Arc<R>, settings: Settings) -> io::Result<Self> {
-        let listener = listen(address)?;
+        let listener = listen_for_good(address)?;
         let address = listener.local_addr()?;
         let inbox = Inbox {
             receiver,
@@ -148,7 +154,7 @@ impl Sink {
             nowhere: Arc::default(),
         };
         let stop = CancellationToken::new();
-        let door = inbox.open(listener, &stop);
+        let door = inbox.open(listener, &stop)?;
         Ok(Self { address, inbox, stop, door: Mutex::new(door) })
     }
 
@@ -166,12 +172,12 @@ impl Sink {
     /// Nothing happens when it is away already.
     pub async fn go_away(&self) -> io::Result<()> {
         let mut door = self.door.lock().await;
-        let Door::Open { abort, served } = &mut *door else { return Ok(()) };
+        let Door::Open { abort, served, socket } = &mut *door else { return Ok(()) };
         abort.cancel();
         drop(served.await);
-        let kept = super::socket(self.address)?;
-        // Bound, though connections of the old listener may linger. From now on nobody can listen there: of two sockets that allow it
-        // either could, and container engines look for free ports that way.
+        let kept = stop_listening(socket.take(), self.address)?;
+        // From now on nobody can listen there: of two sockets that allow it either could, and container engines look for free
+        // ports that way.
         kept.set_reuseaddr(false)?;
         *door = Door::Shut(kept);
         self.inbox.receiver.note("the collector went away".into());
@@ -193,17 +199,51 @@ impl Sink {
             kept.set_reuseaddr(true)?;
             kept.listen(super::BACKLOG)?
         };
-        *door = self.inbox.open(listener, &self.stop);
+        *door = self.inbox.open(listener, &self.stop)?;
         Ok(())
+    }
+
+    #[cfg(test)]
+    async fn listening_socket(&self) -> Option<OwnedFd> {
+        match &*self.door.lock().await {
+            Door::Open { socket, .. } => socket.as_ref()?.try_clone().ok(),
+            Door::Shut(_) => None,
+        }
     }
 
     /// Stops it and waits until every request that it had begun is answered.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        if let Door::Open { served, .. } = &mut *self.door.lock().await {
+        if let Door::Open { served, socket, .. } = &mut *self.door.lock().await {
+            drop(socket.take());
             drop(served.await);
         }
     }
+}
+
+/// Listens at `address`; port 0 takes a free one, which is then bound by its number: one that the system chose itself it gives
+/// back when a socket stops listening (Linux, `tcp_set_state`).
+fn listen_for_good(address: SocketAddr) -> io::Result<TcpListener> {
+    if address.port() != 0 {
+        return listen(address);
+    }
+    let mut tried = 0;
+    loop {
+        let free = super::socket(address)?.local_addr()?;
+        match listen(free) {
+            // Somebody else took it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tried < TRIED_AT_MOST => tried += 1,
+            listening => return listening,
+        }
+    }
+}
+
+/// The same socket, bound to its port still and deaf. Nobody can take the port meanwhile, as they could between a close and
+/// a bind, nor does a child of this process that has not come to its `exec` keep it open.
+fn stop_listening(listener: Option<OwnedFd>, address: SocketAddr) -> io::Result<TcpSocket> {
+    let deaf = listener.map(std::net::TcpStream::from).filter(|listener| listener.shutdown(Shutdown::Both).is_ok());
+    // Not everywhere can a listening socket be shut down.
+    deaf.map_or_else(|| super::socket(address), |socket| Ok(TcpSocket::from_std_stream(socket)))
 }
 
 impl Drop for Sink {
@@ -261,7 +301,8 @@ impl Incoming {
 }
 
 impl Inbox {
-    fn open(&self, listener: TcpListener, stop: &CancellationToken) -> Door {
+    fn open(&self, listener: TcpListener, stop: &CancellationToken) -> io::Result<Door> {
+        let socket = Some(listener.as_fd().try_clone_to_owned()?);
         let abort = CancellationToken::new();
         let exchange = Exchange {
             router: self
@@ -275,7 +316,7 @@ impl Inbox {
             stop: stop.clone(),
             abort: abort.clone(),
         };
-        Door::Open { abort, served: tokio::spawn(exchange.run(listener)) }
+        Ok(Door::Open { abort, served: tokio::spawn(exchange.run(listener)), socket })
     }
 
     /// Checks a body and stores it; the answer's body. Why it is refused was recorded.

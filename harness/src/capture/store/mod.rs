@@ -139,6 +139,13 @@ pub enum Mark {
         /// For how long some task had to wait for a processor, a disk or memory, at most as long as the answer took.
         micros: u64,
     },
+    /// Nothing ran on this machine for a second or more, the service and its exporters included. Noted when a proof is looked for.
+    StoodStill {
+        /// When that began, in nanoseconds since the Unix epoch.
+        from: u64,
+        /// How long it took, in microseconds.
+        micros: u64,
+    },
     /// A request of the harness's own is about to be sent, to prove that all telemetry before it has arrived.
     FenceSent {
         /// Its mark, which is its `User-Agent`.

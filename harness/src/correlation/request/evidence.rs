@@ -85,6 +85,14 @@ pub enum Stranger {
         /// The entry span of the earlier request.
         entry: Arc<Span>,
     },
+    /// A call that was taken while a CLIENT span of this request was open, below the CLIENT span of an earlier request that was
+    /// over: propagation headers that were kept.
+    StaleCall {
+        /// The span of who took it.
+        span: Arc<Span>,
+        /// The CLIENT span of this request.
+        client: Arc<Span>,
+    },
     /// A line that came while nothing but this request ran, with the ids of another request.
     Record {
         /// The line.
@@ -102,7 +110,8 @@ impl Stranger {
             | Self::OtherTrace { span }
             | Self::Detached { span }
             | Self::Repeated { span }
-            | Self::Stale { span, .. } => Some(span),
+            | Self::Stale { span, .. }
+            | Self::StaleCall { span, .. } => Some(span),
             Self::Record { .. } => None,
         }
     }
@@ -153,6 +162,15 @@ impl fmt::Display for Stranger {
                      one was sent; that one had such a span of its own, this one has not: the context of the earlier request \
                      was kept",
                     span.kind, span.name, entry.kind, entry.name, entry.trace_id
+                )
+            }
+            Self::StaleCall { span, client } => {
+                write!(
+                    f,
+                    "{} {:?} began during {} {:?} ({}) of this request, under a call of an earlier one that was over when this one \
+                     was sent, in the trace {}, and nothing took this one's: the propagation headers of the earlier call were \
+                     sent again",
+                    span.kind, span.name, client.kind, client.name, client.span_id, span.trace_id
                 )
             }
             Self::Record { record, trace_id } => {

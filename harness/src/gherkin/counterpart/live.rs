@@ -191,6 +191,7 @@ impl Live {
 
     pub(super) async fn prove(&self, deliveries: &[&Delivery], deadline: Instant) -> Result<Proof, Problem> {
         let proven = self.running.instance.settle_all(deliveries, deadline).await;
+        self.running.instance.note_standstills();
         proven.map_err(|incomplete| Problem::errored(format!("unproven   {incomplete}")))
     }
 

@@ -162,6 +162,21 @@ async fn what_hung_when_the_sink_went_away_is_reset() {
 }
 
 #[tokio::test]
+async fn a_child_that_still_has_the_socket_keeps_no_collector_from_going_away() {
+    let fixture = Fixture::new().await;
+    // What a child of this process has between its fork and its exec.
+    let inherited = fixture.sink.listening_socket().await.unwrap();
+    for _ in 0..3 {
+        fixture.sink.go_away().await.unwrap();
+        let refused = tokio::net::TcpStream::connect(fixture.sink.address()).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        fixture.sink.come_back().await.unwrap();
+        assert_eq!(fixture.post_a_span().await.status(), StatusCode::OK);
+    }
+    drop(inherited);
+}
+
+#[tokio::test]
 async fn nobody_can_listen_in_the_place_of_a_collector_that_is_away() {
     let fixture = Fixture::new().await;
     fixture.sink.go_away().await.unwrap();
