@@ -16,7 +16,7 @@ use crate::{
 /// Arguments of `tracegate run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArguments {
-    /// Feature files and folders [default: `features` of the configuration]
+    /// Feature files, also with the line of a scenario (a.feature:12), and folders [default: `features` of the configuration]
     pub features: Vec<PathBuf>,
     /// Configuration file
     #[arg(long, default_value = "tracegate.toml")]

@@ -61,6 +61,11 @@ fn where_the_request_was_not_repeated_nothing_is_said() {
 
 /// A request for [`TARGET`] that was answered, with a line and a root span behind the answer.
 fn asked(store: &Store, change: impl FnOnce(&mut Delivery, &mut Span)) -> RequestEvidence {
+    asked_then(store, change, || {})
+}
+
+/// The same, looked at after something else has happened.
+fn asked_then(store: &Store, change: impl FnOnce(&mut Delivery, &mut Span), then: impl FnOnce()) -> RequestEvidence {
     let sent = store.mark(Mark::Sent { delivery: "d".into() });
     let answered = store.mark(Mark::Answered { delivery: "d".into() });
     let end = store.mark(Mark::FenceSent { fence: "f".into(), target: String::new() });
@@ -75,6 +80,7 @@ fn asked(store: &Store, change: impl FnOnce(&mut Delivery, &mut Span)) -> Reques
     change(&mut delivery, &mut late);
     export(store, vec![entry, late]);
     store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..line() }]);
+    then();
     let options = Options { window_end: Some(end.seq), exclusive: true, alone: true, ..Options::default() };
     store.look(|capture| request(capture, &delivery, options))
 }
@@ -97,6 +103,48 @@ fn a_link_says_whose_a_span_is_and_a_request_with_effects_is_not_repeated() {
     assert!(answered(|delivery, _| delivery.invocation = Some(invocation("r"))).untried.is_empty());
     let later = u64::try_from(WITHIN.as_nanos()).unwrap();
     assert!(answered(|_, late| late.start_unix_nano += later).untried.roots.is_empty());
+}
+
+/// What is to be tried of a request during which a stray and its line came in the trace of `top`.
+fn with_stray_under(top: Span) -> (usize, usize) {
+    let store = Store::default();
+    let sent = store.mark(Mark::Sent { delivery: "d".into() });
+    let in_its_trace = |span: Span| Span { trace_id: trace_id(11), start_unix_nano: sent.unix_nano, ..span };
+    let top = Span { start_unix_nano: top.start_unix_nano, ..in_its_trace(top) };
+    export(&store, vec![top, in_its_trace(span(3, Some(2), "store result"))]);
+    store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..record(Some(11), Some(3)) }]);
+    let evidence = asked(&store, |delivery, _| delivery.sent = sent);
+    (evidence.untried.strays.len(), evidence.untried.records.len())
+}
+
+#[test]
+fn what_is_below_a_span_with_a_link_is_of_whom_the_link_names() {
+    let consumer = || Span { kind: SpanKind::Consumer, start_unix_nano: 5, ..root(2) };
+    assert_eq!(with_stray_under(consumer()), (1, 1));
+    let (linked, span_id) = (trace_id(1).to_string(), "x".into());
+    let links = vec![crate::telemetry::SpanLink { trace_id: linked, span_id, attributes: <_>::default() }];
+    assert_eq!(with_stray_under(Span { links, ..consumer() }), (0, 0));
+}
+
+#[test]
+fn a_line_below_a_span_that_also_begins_while_nothing_is_asked_is_not_tried() {
+    let records = |ticks_later: bool| {
+        let store = Store::default();
+        let tick = |id, start_unix_nano| Span { trace_id: trace_id(11), start_unix_nano, ..root(id) };
+        // The one beside the request began before it.
+        export(&store, vec![tick(2, 5)]);
+        let sent = store.mark(Mark::Sent { delivery: "d".into() });
+        store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..record(Some(11), Some(2)) }]);
+        let later = || {
+            let over = store.mark(Mark::FenceOver { fence: "f".into() }).unix_nano;
+            if ticks_later {
+                export(&store, vec![tick(30, over + 60_000_000_000)]);
+            }
+        };
+        asked_then(&store, |delivery, _| delivery.sent = sent, later).untried.records.len()
+    };
+    assert_eq!(records(false), 1);
+    assert_eq!(records(true), 0);
 }
 
 fn answered(change: impl FnOnce(&mut Delivery, &mut Span)) -> RequestEvidence {

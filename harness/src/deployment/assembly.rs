@@ -1,7 +1,7 @@
 //! One running deployment with everything that belongs to it: the sink, the site, the stand-ins, the service.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::Ipv4Addr,
     path::PathBuf,
     sync::Arc,
@@ -21,6 +21,7 @@ use crate::{
     capture::{Capture, Mark, Store, Tamper, sink::Sink},
     config::{self, Config},
     stimulus::{Caller, HttpRequest},
+    telemetry::{Span, SpanId, SpanKind},
 };
 
 /// How long one request waits for its span while workers are woken.
@@ -122,15 +123,15 @@ impl Instance {
     /// readiness request.
     pub async fn wake_workers(&self, deadline: Instant) -> Result<BTreeSet<String>, SiteError> {
         let spec = self.spec();
-        let instances = |capture: &Capture| -> BTreeSet<String> {
-            capture.spans().iter().filter_map(|span| span.resource.instance()).collect()
-        };
+        let mut callers = HashSet::new();
         let mut rounds = tokio::time::interval(SPACING);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trouble = None;
         loop {
-            let seen = self.store().look(instances);
-            if seen.len() >= spec.workers || spec.kind.is_lambda() {
+            let seen = self.store().look(|capture| answering(capture, &callers));
+            // Before anything was asked nothing hangs on what was asked.
+            let known = spec.workers == 1 || !callers.is_empty();
+            if (known && seen.len() >= spec.workers) || spec.kind.is_lambda() {
                 return Ok(seen);
             }
             if Instant::now() >= deadline {
@@ -139,6 +140,7 @@ impl Instance {
             rounds.tick().await;
             let request = HttpRequest::get(spec.fence_target(), Caller::now(true));
             let trace_id = request.caller.trace_id;
+            callers.insert(request.caller.span_id);
             trouble = self.send(request).await.err();
             if trouble.is_some() {
                 continue;
@@ -154,5 +156,69 @@ impl std::ops::Deref for Instance {
     type Target = Deployment;
     fn deref(&self) -> &Deployment {
         &self.deployment
+    }
+}
+
+/// The processes that take requests from outside: those with a span that hangs on one of `callers`. Where none does, those with a
+/// SERVER span that hangs on nothing that came, and where no server shows itself, those that begin a trace. What a worker calls or
+/// hands work to is a process too, and is none of them.
+pub fn answering(capture: &Capture, callers: &HashSet<SpanId>) -> BTreeSet<String> {
+    let hangs = |span: &Span| span.parent_span_id.is_some_and(|parent| callers.contains(&parent));
+    let is_server = |span: &Span| span.kind == SpanKind::Server;
+    let is_called = |span: &Span| span.parent_span_id.is_some_and(|id| capture.span(span.trace_id, id).is_some());
+    let all = |answers: &dyn Fn(&Span) -> bool| -> BTreeSet<String> {
+        capture.spans().iter().filter(|span| answers(span)).filter_map(|span| span.resource.instance()).collect()
+    };
+    let asked = all(&hangs);
+    if !asked.is_empty() {
+        asked
+    } else if capture.spans().iter().any(|span| is_server(span)) {
+        all(&|span| is_server(span) && !is_called(span))
+    } else {
+        all(&|span| span.parent_span_id.is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{correlation::samples, telemetry::Resource};
+
+    fn of(process: &str, span: Span) -> Span {
+        let attributes = [("service.instance.id".to_owned(), process.into())].into_iter().collect();
+        Span { resource: Arc::new(Resource { attributes, schema_url: String::new() }), ..span }
+    }
+
+    fn seen(spans: Vec<Span>) -> Vec<String> {
+        let callers = HashSet::from([samples::span_id(99)]);
+        samples::store(spans, Vec::new()).look(|capture| answering(capture, &callers)).into_iter().collect()
+    }
+
+    #[test]
+    fn what_a_worker_hands_work_to_is_no_worker() {
+        let server = || of("a", samples::with(samples::span(1, Some(99), "GET /"), SpanKind::Server, &[]));
+        let job = || of("b", samples::span(2, Some(1), "job"));
+        assert_eq!(seen(vec![server(), job()]), ["a"]);
+        assert!(seen(vec![job()]).is_empty(), "the worker itself exports nothing");
+    }
+
+    #[test]
+    fn a_service_behind_the_workers_is_no_worker() {
+        let server = |process: &str, id, parent| {
+            of(process, samples::with(samples::span(id, parent, "GET /"), SpanKind::Server, &[]))
+        };
+        let behind = || server("stock", 2, Some(1));
+        assert_eq!(
+            seen(vec![server("a", 1, Some(99)), server("b", 3, Some(98)), behind()]),
+            ["a"],
+            "b was asked by somebody else"
+        );
+        assert_eq!(seen(vec![server("a", 1, Some(97)), behind()]), ["a"], "traces are carried on, and of others");
+    }
+
+    #[test]
+    fn a_process_without_server_spans_answers_where_its_span_hangs_on_the_caller_or_on_nothing() {
+        let internal = |process: &str, parent| of(process, samples::span(1, parent, "handle"));
+        assert_eq!(seen(vec![internal("a", Some(99)), internal("b", None)]), ["a", "b"]);
     }
 }

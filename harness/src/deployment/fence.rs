@@ -33,6 +33,7 @@ use crate::{
     telemetry::{Span, SpanId, TraceId},
 };
 
+mod lines;
 mod returned;
 
 /// A fence of which nothing has come back for this long is followed by another one: a sampler may have dropped it, or
@@ -72,6 +73,8 @@ struct Known {
     sent: Vec<Fence>,
     /// Whether the target writes OTLP log records; `None` before the first fence.
     logs: Option<bool>,
+    /// Whether the target writes lines; `None` before that was learnt, or where nobody has to know.
+    lines: Option<bool>,
     /// Whether fences were given their time once and came back without the span that hangs on the caller, or on nothing.
     no_entries: bool,
     /// Whether fences were given their time once and nothing came back that could speak for a request, where `quiet` is
@@ -193,6 +196,9 @@ impl Service {
             proof = self.fenced_or_quiet(spec, store, deliveries, deadline) => proof?,
         };
         self.sandbox.drain().await;
+        if self.sandbox.hands_on_lines() {
+            self.fences.lines_are_through(store, deliveries, deadline).await;
+        }
         Ok(proof)
     }
 

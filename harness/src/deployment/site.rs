@@ -142,6 +142,11 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// Takes what it has written so far into the store, where the site can do more than wait for it.
     async fn drain(&self) {}
 
+    /// Whether what it writes is handed on by somebody else, who may be late whatever [`drain`](Self::drain) does.
+    fn hands_on_lines(&self) -> bool {
+        false
+    }
+
     /// What it holds.
     ///
     /// # Errors

@@ -156,9 +156,10 @@ impl Scene {
             let delay = if exported { slowest_export(capture) } else { Duration::ZERO };
             let lines =
                 evidence.iter().flat_map(|evidence| &evidence.guessed).map(|record| Shape::of(record)).collect();
-            let spans = evidence
-                .iter()
-                .flat_map(|evidence| evidence.detached().chain(evidence.stale()).chain(evidence.came_again()));
+            let spans = evidence.iter().flat_map(|evidence| {
+                let spans = evidence.detached().chain(evidence.stale()).chain(evidence.came_again());
+                spans.chain(evidence.tops_of_repeated())
+            });
             (lines, spans.map(|span| SpanShape::of(span)).collect(), delay)
         });
         if (lines.is_empty() && spans.is_empty()) || !self.is_alone() {

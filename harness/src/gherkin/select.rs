@@ -23,7 +23,9 @@ pub(super) const EXCEPT: &str = "except:";
 pub enum SelectError {
     /// A path that is neither a folder nor a feature file.
     #[error("there are no feature files at {}", path.display())]
-    #[diagnostic(help("name a .feature file or a folder that holds some"))]
+    #[diagnostic(help(
+        "name a .feature file, one with the line of a scenario (a.feature:12), or a folder that holds some"
+    ))]
     NoFeatures {
         /// As given.
         path: PathBuf,
@@ -72,21 +74,26 @@ pub struct Selected<'a> {
     pub scenario: &'a Scenario,
 }
 
-/// Reads features from files and folders and keeps the scenarios that `tags` allow.
+/// Reads features from files (`a.feature`, `a.feature:12`) and folders and keeps the scenarios that `tags` allow.
 ///
 /// # Errors
 /// Everything that is wrong with the text of a feature, all steps at once.
 pub fn select(paths: &[PathBuf], tags: Option<&str>) -> Result<Selection, SelectError> {
     let tags = tags.map(parse_tags).transpose()?;
     let mut features = Vec::new();
-    for path in paths {
+    for named in paths {
+        let (path, line) = at_line(named);
         let mut files = BTreeSet::new();
         collect(path, &mut files);
         if files.is_empty() {
-            return Err(SelectError::NoFeatures { path: path.clone() });
+            return Err(SelectError::NoFeatures { path: named.clone() });
         }
         for file in files {
-            features.push(read(&file)?);
+            let mut feature = read(&file)?;
+            if let Some(line) = line {
+                keep_at(&mut feature, line);
+            }
+            features.push(feature);
         }
     }
     let problems: Vec<String> = features.iter().flat_map(problems).collect();
@@ -145,6 +152,28 @@ fn parse_tags(expression: &str) -> Result<TagOperation, SelectError> {
     expression
         .parse()
         .map_err(|error| SelectError::Tags { expression: expression.to_owned(), message: format!("{error}") })
+}
+
+/// `a.feature:12`, as verdicts name a scenario, apart.
+fn at_line(path: &Path) -> (&Path, Option<usize>) {
+    let split = || {
+        let (file, line) = path.to_str()?.rsplit_once(':')?;
+        Some((Path::new(file), Some(line.parse().ok()?)))
+    };
+    if path.exists() { (path, None) } else { split().unwrap_or((path, None)) }
+}
+
+/// Keeps the scenario in which a line is; all, if it is before the first.
+fn keep_at(feature: &mut Feature, line: usize) {
+    let all = feature.scenarios.iter().chain(feature.rules.iter().flat_map(|rule| &rule.scenarios));
+    let Some(begins) = all.map(|scenario| scenario.position.line).filter(|&begins| begins <= line).max() else {
+        return;
+    };
+    feature.scenarios.retain(|scenario| scenario.position.line == begins);
+    for rule in &mut feature.rules {
+        rule.scenarios.retain(|scenario| scenario.position.line == begins);
+    }
+    feature.rules.retain(|rule| !rule.scenarios.is_empty());
 }
 
 fn collect(path: &Path, files: &mut BTreeSet<PathBuf>) {
@@ -274,6 +303,20 @@ mod tests {
         assert_eq!(selection(TWO, Some("@gateway")).unwrap().scenarios().count(), 1);
         assert_eq!(selection(TWO, Some("not @gateway and not @not-lambda")).unwrap().scenarios().count(), 0);
         assert!(matches!(selection(TWO, Some("@a and")), Err(SelectError::Tags { .. })));
+    }
+
+    #[test]
+    fn a_file_with_a_line_is_the_scenario_in_which_that_line_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.feature");
+        std::fs::write(&file, TWO).unwrap();
+        let names = |line: usize| {
+            let selection = select(&[format!("{}:{line}", file.display()).into()], None).unwrap();
+            selection.scenarios().map(|selected| selected.scenario.name.clone()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!([names(1), names(3), names(5), names(99)], ["one two", "one", "one", "two"]);
+        let missing = format!("{}:1", folder.path().join("b.feature").display());
+        assert!(select(&[missing.into()], None).unwrap_err().to_string().contains("b.feature:1"));
     }
 
     #[test]

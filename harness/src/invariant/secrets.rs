@@ -2,10 +2,13 @@
 
 use std::collections::HashSet;
 
+use percent_encoding::percent_decode_str;
+
 use super::{Grade::Rule as Always, Rule, Subject};
 use crate::{
     capture::{Capture, Encoding, ExportRequest, Mark},
-    expectation::{Canary, Leak, find_secrets, may_hold},
+    expectation::{Canary, Leak, SecretForm, find_secrets, may_hold},
+    stimulus::canary::planted_in,
     telemetry::{Arrival, LogOrigin},
 };
 
@@ -29,7 +32,8 @@ pub(super) const RULES: &[Rule] = &[Rule {
     grade: Always,
     about: "no canary that was planted in the request, no credential that the scenario sends, and no value that it calls a secret is \
             in any span, log record, line, metric or resource, nor in the baggage and trace headers of calls out; neither \
-            plain nor percent-encoded, in Base64 or hexadecimal digits, nor half of a canary or more",
+            plain nor percent-encoded, in Base64 or hexadecimal digits, nor half of a canary or more; and no canary of another request is \
+            in the baggage and trace headers of this one's calls out",
     limits: "Everything that came since the request was sent is searched. Other headers, the target and the body of calls out are \
              not: a gateway passes credentials on. What is compressed or encrypted is not looked into. See “Canaries” in \
              [your-service.md](your-service.md).",
@@ -39,13 +43,8 @@ pub(super) const RULES: &[Rule] = &[Rule {
             return Vec::new();
         }
         let mut leaks = exported(subject);
-        let marks = subject.capture.lifecycle();
-        let since = marks.partition_point(|entry| entry.arrival.seq < subject.delivery.sent.seq);
-        for entry in &marks[since..] {
-            let Mark::UpstreamCalled { upstream, headers, .. } = &entry.mark else { continue };
-            for (name, value) in
-                headers.iter().filter(|(name, _)| CONTEXT.contains(&name.as_str()) || name.starts_with("x-b3-"))
-            {
+        for (upstream, headers) in calls_out(subject) {
+            for (name, value) in context_of(headers) {
                 let found = subject.canaries.iter().filter_map(|canary| Some((canary, canary.found_in(value)?)));
                 leaks.extend(found.map(|(canary, form)| {
                     let place = format!("a call to {upstream:?}, header {name}");
@@ -53,9 +52,52 @@ pub(super) const RULES: &[Rule] = &[Rule {
                 }));
             }
         }
+        leaks.extend(of_others(subject));
         leaks.iter().map(ToString::to_string).collect()
     },
 }];
+
+/// Headers of a call out, names in lower case.
+type Headers = [(String, String)];
+
+/// The calls that upstreams took since the request was sent.
+fn calls_out<'a>(subject: &Subject<'a>) -> impl Iterator<Item = (&'a str, &'a Headers)> {
+    let marks = subject.capture.lifecycle();
+    let since = marks.partition_point(|entry| entry.arrival.seq < subject.delivery.sent.seq);
+    marks[since..].iter().filter_map(|entry| match &entry.mark {
+        Mark::UpstreamCalled { upstream, headers, .. } => Some((upstream.as_str(), headers.as_slice())),
+        _ => None,
+    })
+}
+
+fn context_of(headers: &Headers) -> impl Iterator<Item = (&str, &str)> {
+    let context = headers.iter().filter(|(name, _)| CONTEXT.contains(&name.as_str()) || name.starts_with("x-b3-"));
+    context.map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+/// Canaries of other requests in the context of the calls that this one made: what came with one user goes out with the next.
+fn of_others(subject: &Subject<'_>) -> Vec<Leak> {
+    let traces: Vec<String> = subject.evidence.trace.spans().map(|span| span.trace_id.to_string()).collect();
+    let mut leaks = Vec::new();
+    for (upstream, headers) in calls_out(subject) {
+        let of_this = |(_, value): (&str, &str)| traces.iter().any(|trace| value.contains(trace.as_str()));
+        if !context_of(headers).any(of_this) {
+            continue;
+        }
+        for (name, value) in context_of(headers) {
+            let value = percent_decode_str(value).decode_utf8_lossy();
+            let own = |planted: &&str| subject.canaries.iter().any(|canary| canary.found_in(planted).is_some());
+            if planted_in(&value).any(|planted| !own(&planted)) {
+                leaks.push(Leak {
+                    canary: "a canary of another request".into(),
+                    place: format!("a call to {upstream:?}, header {name}"),
+                    form: SecretForm::Plain,
+                });
+            }
+        }
+    }
+    leaks
+}
 
 /// What came out in export requests and lines.
 fn exported(subject: &Subject<'_>) -> Vec<Leak> {
@@ -167,6 +209,27 @@ mod tests {
         assert_eq!(called("tracestate", &format!("v={SECRET}")), ["no-secret"]);
         assert!(called("authorization", SECRET).is_empty());
         assert!(called("cookie", SECRET).is_empty());
+    }
+
+    #[test]
+    fn a_canary_of_another_request_in_the_context_of_this_ones_call_is_found_and_in_that_of_others_is_not() {
+        let others = format!("session=tracegate_canary%3Dcanary{}", "zxwvutsrqpnm".repeat(2));
+        let called = |trace: u8, baggage: &str| {
+            judged(|store| {
+                samples::export(store, vec![entry()]);
+                let context = format!("00-{}-00000000000000aa-01", samples::trace_id(trace));
+                store.mark(Mark::UpstreamCalled {
+                    upstream: "payments".into(),
+                    method: "GET".into(),
+                    target: "/".into(),
+                    headers: vec![("traceparent".into(), context), ("baggage".into(), baggage.to_owned())],
+                    status: 200,
+                });
+            })
+        };
+        assert_eq!(called(1, &others), ["no-secret"]);
+        assert!(called(2, &others).is_empty(), "a call of another request");
+        assert!(called(1, "bird=canary").is_empty(), "a word");
     }
 
     #[test]

@@ -35,8 +35,9 @@ pub(super) const RULES: &[Rule] = &[
         about: "the entry span hangs on a parent that the request names: the client's, on Lambda also that of the runtime's \
                 header or of the event's",
         limits: "An entry span without a parent is right where a header names a trace and no parent, and where the service \
-                 starts a trace of its own (see `carries-on`). Where the request names no parent, nothing is judged. A proxy \
-                 whose spans go elsewhere is a reason for `@except:remote-parent`.",
+                 starts a trace of its own (see `carries-on`). Where the request names no parent, nothing is judged, nor below a \
+                 span that the collector refused for good, because the scenario said so. A proxy whose spans go elsewhere is a reason \
+                 for `@except:remote-parent`.",
         source: "W3C Trace Context 3.2.2.4, parent-id; OpenTelemetry specification, Context, Propagators API",
         check: remote_parent,
     },
@@ -147,7 +148,10 @@ fn remote_parent(subject: &Subject<'_>) -> Vec<String> {
     if parents.is_empty() {
         return Vec::new();
     }
+    // What the collector refused for good is above it, and nobody knows what that hung on.
+    let refused = |span: &Span, parent| subject.evidence.refused.contains(&(span.trace_id, parent));
     let wrong = |span: &Span| match span.parent_span_id {
+        Some(parent) if refused(span, parent) => None,
         // The parent of a span whose trace is another one may have been named by another request.
         Some(parent) if parents.contains(&parent) && is_told(subject, span) => None,
         Some(parent) if subject.complete => {
@@ -247,9 +251,11 @@ fn carries_on(subject: &Subject<'_>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{broken, entry, told as all, with_resource};
+    use std::time::Duration;
+
     use super::*;
     use crate::{
-        correlation::samples,
+        correlation::{Options, request, samples},
         stimulus::Caller,
         telemetry::{Attributes, SpanLink},
     };
@@ -264,6 +270,24 @@ mod tests {
         let spans = vec![entry(), orphan];
         assert_eq!(judged(spans.clone()), ["no-orphan"]);
         assert!(broken(&samples::delivery(), spans, Vec::new(), false).is_empty());
+    }
+
+    #[test]
+    fn a_call_that_another_service_took_during_the_request_is_an_orphan_without_its_client_span() {
+        let service = |name: &str| super::super::tests::resource(&[("service.name", name)]);
+        let named = |name, span: Span| Span { resource: service(name), ..span };
+        let taken = |name| named(name, Span { span_id: samples::span_id(5), ..on(Some(77)) });
+        assert_eq!(judged(vec![named("orders", entry()), taken("inventory")]), ["no-orphan"]);
+        let agent = [("user_agent.original".to_owned(), "python-requests/2".into())].into_iter().collect();
+        let by_a_client = Span { attributes: agent, ..taken("orders") };
+        let spans = vec![named("orders", entry()), by_a_client];
+        let ours = Delivery { user_agent: "tracegate-1".into(), ..samples::delivery() };
+        assert_eq!(broken(&ours, spans, Vec::new(), true), ["no-orphan"]);
+        let of_another_worker = judged(vec![named("orders", entry()), taken("orders")]);
+        assert!(
+            !of_another_worker.contains(&"no-orphan"),
+            "a request of its own in the same trace: {of_another_worker:?}"
+        );
     }
 
     #[test]
@@ -320,6 +344,33 @@ mod tests {
         assert_eq!(judged(vec![on(Some(98))]), ["remote-parent"]);
         assert_eq!(judged(vec![on(None)]), ["remote-parent"]);
         assert!(broken(&samples::delivery(), vec![on(Some(98))], Vec::new(), false).is_empty(), "it may come yet");
+    }
+
+    #[test]
+    fn below_a_span_that_the_collector_refused_nobody_knows_what_it_hung_on() {
+        let judged = |refused: &[u64]| {
+            let delivery = samples::delivery();
+            let refused = refused.iter().map(|&id| (samples::trace_id(1), samples::span_id(id))).collect();
+            samples::store(vec![on(Some(77))], Vec::new()).look(|capture| {
+                let options = Options { refused: Some(&refused), ..Options::default() };
+                let evidence = &request(capture, &delivery, options);
+                let (skew, canaries, suspects, lacking): (_, _, _, &[String]) = (Duration::ZERO, &[], None, &[]);
+                let (delivery, complete, first) = (&delivery, true, true);
+                remote_parent(&Subject {
+                    evidence,
+                    delivery,
+                    capture,
+                    complete,
+                    skew,
+                    canaries,
+                    suspects,
+                    lacking,
+                    first,
+                })
+            })
+        };
+        assert_eq!(judged(&[7]).len(), 1);
+        assert!(judged(&[77]).is_empty());
     }
 
     #[test]

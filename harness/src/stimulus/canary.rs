@@ -18,11 +18,23 @@ const LETTERS: &[u8; 16] = b"ghjkmnpqrstuvwxz";
 /// A value that must not come out, and what it is called in a finding.
 pub type Named = (String, String);
 
+/// Letters of each half of a canary, behind its beginning.
+const HALF: usize = 12;
+
+/// Every planted value in a text, of whichever request.
+pub fn planted_in(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices(BEGINNING).filter_map(|(at, _)| {
+        let letters = at + BEGINNING.len()..at + BEGINNING.len() + 2 * HALF;
+        let planted = text.get(letters.clone())?.bytes().all(|letter| LETTERS.contains(&letter));
+        planted.then(|| &text[at..letters.end])
+    })
+}
+
 fn value(mark: &str, place: &str) -> String {
     let mut value = String::from(BEGINNING);
     for half in ["first", "second"] {
         let hash = digest(&[mark, place, half]);
-        value.extend((0..12).map(|at| char::from(LETTERS[(hash >> (4 * at)) as usize & 15])));
+        value.extend((0..HALF).map(|at| char::from(LETTERS[(hash >> (4 * at)) as usize & 15])));
     }
     value
 }

@@ -99,10 +99,28 @@ impl Search<'_> {
         let spans: Vec<&Arc<Span>> = self.capture.spans_of(trace_id).collect();
         let known: HashSet<SpanId> = spans.iter().map(|span| span.span_id).collect();
         let mut seen = HashSet::new();
+        let hangs = |span: &Span| span.parent_span_id.is_some_and(|parent| self.remote_parents.contains(&parent));
+        let own: Vec<&Arc<Span>> = spans.iter().copied().filter(|span| hangs(span)).collect();
+        // A call that the service made while the request was in it, as its taker's name or its client's say: who made it never
+        // came, so it is an orphan and no request of its own.
+        let by_a_client = |span: &Span| {
+            let said = USER_AGENT.iter().find_map(|key| span.attributes.str(key));
+            is_ours(&self.delivery.user_agent) && said.is_some_and(|said| !is_ours(said))
+        };
+        let of_another = |span: &Span, own: &Span| {
+            let names = span.resource.service_name().zip(own.resource.service_name());
+            names.is_some_and(|(one, other)| one != other)
+        };
+        let called = |span: &Span| {
+            own.iter().any(|own| {
+                let during = (own.start_unix_nano..=own.end_unix_nano).contains(&span.start_unix_nano);
+                during && (by_a_client(span) || of_another(span, own))
+            })
+        };
         let entry = |span: &&&Arc<Span>| match span.parent_span_id {
             None => true,
             Some(parent) if known.contains(&parent) => false,
-            Some(parent) => self.remote_parents.contains(&parent) || span.kind.takes_calls(),
+            Some(_) => hangs(span) || (span.kind.takes_calls() && !called(span)),
         };
         let entries: Vec<Arc<Span>> =
             spans.iter().filter(entry).filter(|span| seen.insert(span.span_id)).map(|span| Arc::clone(span)).collect();

@@ -239,6 +239,12 @@ impl RequestEvidence {
         })
     }
 
+    /// The topmost span above each that a record of `repeated` names.
+    pub fn tops_of_repeated(&self) -> impl Iterator<Item = &Arc<Span>> {
+        let named = self.repeated.iter().filter_map(|record| record.trace_id.valid().zip(record.span_id.valid()));
+        named.filter_map(|named| self.outside.get(&named))
+    }
+
     /// The spans among the strangers that came again when the request was repeated.
     pub fn came_again(&self) -> impl Iterator<Item = &Arc<Span>> {
         self.strangers.iter().filter_map(|stranger| match stranger {

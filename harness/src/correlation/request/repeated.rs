@@ -77,23 +77,34 @@ impl Search<'_> {
             .cloned()
             .collect();
         let rooted: HashSet<TraceId> = found.roots.iter().map(|span| span.trace_id).collect();
+        // Whose work it is says the span at its top: one with a link says so itself.
         found.strays = strays
             .into_iter()
             .filter(|span| !rooted.contains(&span.trace_id) && !detached::is_linked(span))
+            .filter(|span| !detached::is_linked(&detached::entry_above(self.capture, span)))
             .cloned()
             .collect();
         found.records.retain(|record| record.trace_id.valid().is_none_or(|trace_id| !rooted.contains(&trace_id)));
+        found.records.retain(|record| !self.top_of(record).is_some_and(|top| detached::is_linked(&top)));
 
         if !found.lines.is_empty() {
             let background = background::background(self.capture);
             found.lines.retain(|record| !background.contains(&Shape::of(record)));
         }
-        if !(found.roots.is_empty() && found.strays.is_empty()) {
+        if !(found.roots.is_empty() && found.strays.is_empty() && found.records.is_empty()) {
             let by_itself = detached::by_itself(self.capture);
+            let begins_by_itself = |top: Arc<Span>| by_itself.contains(&SpanShape::of(&top));
+            found.records.retain(|record| !self.top_of(record).is_some_and(begins_by_itself));
             found.roots.retain(|span| !by_itself.contains(&SpanShape::of(span)));
             found.strays.retain(|span| !by_itself.contains(&SpanShape::of(span)));
         }
         found
+    }
+
+    /// The topmost span above the one that a record names, where it was received.
+    fn top_of(&self, record: &LogRecord) -> Option<Arc<Span>> {
+        let (trace_id, span_id) = record.trace_id.valid().zip(record.span_id.valid())?;
+        Some(detached::entry_above(self.capture, self.capture.span(trace_id, span_id)?))
     }
 
     /// Whether a line came behind the request's window (up to `end`), soon enough, and speaks of no request.

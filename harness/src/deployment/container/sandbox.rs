@@ -248,6 +248,10 @@ impl Sandbox for ContainerSandbox {
         Ok(())
     }
 
+    fn hands_on_lines(&self) -> bool {
+        true
+    }
+
     /// Waits until as much output is in the store as the engine has now.
     async fn drain(&self) {
         let arrived = timeout(DRAIN, async {

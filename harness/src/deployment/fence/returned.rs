@@ -45,6 +45,11 @@ impl<'a> Signature<'a> {
         span.parent_span_id.is_none() || span.parent_span_id == self.caller
     }
 
+    /// Whether a line is one of the request's.
+    pub(super) fn is_named_in(&self, line: &LogRecord) -> bool {
+        self.has(line.trace_id.valid(), &line.fields) || (!self.mark.is_empty() && line.raw.contains(self.mark))
+    }
+
     pub(super) fn record(&self, record: &LogRecord) -> bool {
         record.origin == LogOrigin::Otlp && self.has(record.trace_id.valid(), &record.fields)
     }

@@ -229,12 +229,21 @@ impl Live {
     }
 
     pub(super) async fn repeat(&self, target: &str) {
-        for asks in std::iter::repeat_n([true, false], TRIALS).flatten() {
-            self.store().mark(Mark::Trial { target: target.to_owned(), asks });
-            let trace_id = if asks { self.running.instance.ask(target).await } else { None };
-            self.until(Instant::now() + WITHIN, |_| None::<()>).await;
-            self.store().mark(Mark::TrialOver { target: target.to_owned(), trace_id });
+        for round in 1..=TRIALS {
+            let began = Instant::now();
+            self.trial(target, true, WITHIN).await;
+            // As long as it was asked for at least, and each longer than the one before, so that what the service does every so
+            // often is in a silence too.
+            let silence = began.elapsed() * u32::try_from(round).unwrap_or(1);
+            self.trial(target, false, silence.min(self.running.instance.spec().patience)).await;
         }
+    }
+
+    async fn trial(&self, target: &str, asks: bool, watch: Duration) {
+        self.store().mark(Mark::Trial { target: target.to_owned(), asks });
+        let trace_id = if asks { self.running.instance.ask(target).await } else { None };
+        self.until(Instant::now() + watch, |_| None::<()>).await;
+        self.store().mark(Mark::TrialOver { target: target.to_owned(), trace_id });
     }
 
     pub(super) async fn settle_metrics(

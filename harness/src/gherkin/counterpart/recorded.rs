@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     rc::Rc,
     sync::Arc,
 };
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     capture::{Capture, Store, sink::behaviour::Incident},
-    deployment::{Exit, Memory},
+    deployment::{Exit, Memory, assembly::answering},
     evidence::{ActRecord, ScenarioRecord, Settled, Undertaking, unmask},
     report::Problem,
     stimulus::{Delivery, HttpRequest, Identity},
@@ -181,9 +181,7 @@ impl Recorded {
         match self.take(Wanted::Workers, "a look for worker processes", &[], |_| true) {
             Ok(ActRecord { problem: Some(problem), .. }) => Err(problem),
             Ok(ActRecord { undertaking: Undertaking::Workers { seen }, .. }) => Ok(seen.into_iter().collect()),
-            _ => Ok(self.store.look(|capture: &Capture| {
-                capture.spans().iter().filter_map(|span| span.resource.instance()).collect()
-            })),
+            _ => Ok(self.store.look(|capture: &Capture| answering(capture, &HashSet::new()))),
         }
     }
 

@@ -140,6 +140,16 @@ pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher)
         if name != upstream {
             continue;
         }
+        let contexts: Vec<&str> =
+            headers.iter().filter(|(name, _)| name == "traceparent").map(|(_, value)| value.as_str()).collect();
+        if contexts.len() > 1 {
+            closest.push(format!(
+                "{upstream:<10} {method} {target} came with {} traceparent headers, of which a receiver may take none: {}",
+                contexts.len(),
+                contexts.join(" and ")
+            ));
+            continue;
+        }
         let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
         let w3c = header("traceparent").and_then(|value| value.parse::<xray::Traceparent>().ok());
         let recorded = w3c.as_ref().is_none_or(xray::Traceparent::sampled);
@@ -163,7 +173,11 @@ pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher)
             continue;
         }
         let said = if told.is_empty() {
-            "no trace header".to_owned()
+            let sent = [("traceparent", header("traceparent")), ("X-Amzn-Trace-Id", header("x-amzn-trace-id"))];
+            let sent =
+                sent.into_iter().filter_map(|(name, value)| Some(format!("a {name} that is malformed: {:?}", value?)));
+            let sent: Vec<String> = sent.collect();
+            if sent.is_empty() { "no trace header".to_owned() } else { sent.join(" and ") }
         } else {
             let said = told.iter().map(|(trace, parent)| match parent {
                 Some(parent) => format!("trace {trace} span {parent}"),
@@ -312,26 +326,40 @@ mod tests {
 
     #[test]
     fn a_call_out_with_the_right_ids_must_say_that_the_trace_is_sampled() {
-        let called = |flags: &str| {
-            let entry = samples::with(samples::span(1, Some(99), "GET /"), SpanKind::Server, &[]);
-            let context = format!("00-{}-{}-{flags}", entry.trace_id, entry.span_id);
-            let store = samples::store(vec![entry], Vec::new());
-            store.mark(Mark::UpstreamCalled {
-                upstream: "stock".into(),
-                method: "GET".into(),
-                target: "/".into(),
-                status: 200,
-                headers: vec![("traceparent".into(), context)],
-            });
-            let delivery = samples::delivery();
-            store.look(|capture| {
-                let evidence = request(capture, &delivery, Options::default());
-                let seen = Seen { evidence, delivery: &delivery, capture, skew: Duration::ZERO };
-                carries_on(&seen, "stock", &SpanMatcher::default())
-            })
-        };
-        assert_eq!(called("01"), Ok(()));
-        assert!(called("00").unwrap_err().contains("says that the trace is not sampled"), "{:?}", called("00"));
+        assert_eq!(called(|context| vec![format!("{context}-01")]), Ok(()));
+        let unsampled = called(|context| vec![format!("{context}-00")]).unwrap_err();
+        assert!(unsampled.contains("says that the trace is not sampled"), "{unsampled}");
+    }
+
+    #[test]
+    fn a_context_that_came_twice_and_one_that_is_malformed_are_told_as_such() {
+        let twice = called(|context| vec![format!("{context}-01"); 2]).unwrap_err();
+        assert!(twice.contains("came with 2 traceparent headers, of which a receiver may take none"), "{twice}");
+        let malformed = called(|context| vec![format!("{context}-01").to_uppercase()]).unwrap_err();
+        assert!(malformed.contains("came with a traceparent that is malformed: \"00-0101"), "{malformed}");
+        let absent = called(|_| Vec::new()).unwrap_err();
+        assert!(absent.contains("came with no trace header"), "{absent}");
+    }
+
+    /// What is said of a call with these `traceparent` headers, made of version, trace and span.
+    fn called(headers: impl Fn(&str) -> Vec<String>) -> Result<(), String> {
+        let span = Span { span_id: samples::span_id(0xab), ..samples::span(1, Some(99), "GET /") };
+        let entry = samples::with(span, SpanKind::Server, &[]);
+        let headers = headers(&format!("00-{}-{}", entry.trace_id, entry.span_id));
+        let store = samples::store(vec![entry], Vec::new());
+        store.mark(Mark::UpstreamCalled {
+            upstream: "stock".into(),
+            method: "GET".into(),
+            target: "/".into(),
+            status: 200,
+            headers: headers.into_iter().map(|value| ("traceparent".into(), value)).collect(),
+        });
+        let delivery = samples::delivery();
+        store.look(|capture| {
+            let evidence = request(capture, &delivery, Options::default());
+            let seen = Seen { evidence, delivery: &delivery, capture, skew: Duration::ZERO };
+            carries_on(&seen, "stock", &SpanMatcher::default())
+        })
     }
 
     #[test]

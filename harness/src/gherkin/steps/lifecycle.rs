@@ -118,7 +118,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::Then,
         expression: "every worker process exports spans",
         about: "As many worker processes as the deployment's `workers` show themselves, each by a `service.instance.id` or a \
-                `process.pid` of its own in the resource of its spans. Requests are sent until they have, or `patience` is over.",
+                `process.pid` of its own in the resource of the spans with which it takes requests: what hangs on the caller, or is a SERVER span. Requests are sent until they have, or `patience` is over.",
         example: "Then every worker process exports spans",
         need: Need::Shared,
         run: |world, _| {
@@ -143,7 +143,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::Then,
         expression: "all telemetry of the request arrived before the freeze",
         about: "No span and no log record of the request came only after the environment was thawed, and none that a line of \
-                the request names is missing. Sends one more request to thaw the environment.",
+                the request names is missing. Sends one more request to thaw the environment. An exported record that nothing names and that \
+                never comes is not missed here: “the log lines and the exported log records agree” finds it.",
         example: "Then all telemetry of the request arrived before the freeze",
         need: Need::Own,
         run: |world, _| Box::pin(async { world.scene()?.nothing_after_the_freeze().await }),

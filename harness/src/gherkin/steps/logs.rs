@@ -118,7 +118,12 @@ pub(super) const STEPS: &[StepDefinition] = &[
                         let names = record.trace_id.valid().zip(record.span_id.valid());
                         let named = names.and_then(|(trace_id, span_id)| seen.capture.span(trace_id, span_id));
                         let named = named.map_or_else(
-                            || format!("span {} (trace {}), which was not received", record.span_id, record.trace_id),
+                            || match record.span_id.valid() {
+                                None => "a line that names no span".to_owned(),
+                                Some(span_id) => {
+                                    format!("span {span_id} (trace {}), which was not received", record.trace_id)
+                                }
+                            },
                             |span| format!("span {} of {} {:?}", span.span_id, span.kind, span.name),
                         );
                         Err(format!("expected   span {} of {:?}\nfound      {named}", spans[0].span_id, spans[0].name))
