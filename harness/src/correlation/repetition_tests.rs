@@ -133,7 +133,7 @@ fn a_line_below_a_span_that_also_begins_while_nothing_is_asked_is_not_tried() {
         let tick = |id, start_unix_nano| Span { trace_id: trace_id(11), start_unix_nano, ..root(id) };
         // The one beside the request began before it.
         export(&store, vec![tick(2, 5)]);
-        let sent = store.mark(Mark::Sent { delivery: "d".into() });
+        let sent = store.mark(Mark::Ready);
         store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..record(Some(11), Some(2)) }]);
         let later = || {
             let over = store.mark(Mark::FenceOver { fence: "f".into() }).unix_nano;

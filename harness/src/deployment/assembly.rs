@@ -219,6 +219,7 @@ mod tests {
     #[test]
     fn a_process_without_server_spans_answers_where_its_span_hangs_on_the_caller_or_on_nothing() {
         let internal = |process: &str, parent| of(process, samples::span(1, parent, "handle"));
-        assert_eq!(seen(vec![internal("a", Some(99)), internal("b", None)]), ["a", "b"]);
+        assert_eq!(seen(vec![internal("a", Some(99)), internal("b", None)]), ["a"]);
+        assert_eq!(seen(vec![internal("b", None), internal("c", Some(98))]), ["b"], "it carries nothing on");
     }
 }

@@ -20,7 +20,10 @@ use std::{
 use futures::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use self::returned::{Instance, Returned, Signature};
+use self::{
+    lines::Lines,
+    returned::{Instance, Returned, Signature},
+};
 use super::{
     Incomplete, LogFence, Proof,
     proof::some_of,
@@ -73,8 +76,8 @@ struct Known {
     sent: Vec<Fence>,
     /// Whether the target writes OTLP log records; `None` before the first fence.
     logs: Option<bool>,
-    /// Whether the target writes lines; `None` before that was learnt, or where nobody has to know.
-    lines: Option<bool>,
+    /// Whether the target writes lines.
+    lines: Lines,
     /// Whether fences were given their time once and came back without the span that hangs on the caller, or on nothing.
     no_entries: bool,
     /// Whether fences were given their time once and nothing came back that could speak for a request, where `quiet` is

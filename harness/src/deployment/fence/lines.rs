@@ -14,25 +14,26 @@ use crate::{
     telemetry::{LogOrigin, LogRecord},
 };
 
-/// How late an engine may be. It hands on hundreds of lines in a millisecond; more is said aloud.
-const LATE: Duration = Duration::from_secs(10);
+/// How late an engine may be. It hands on hundreds of lines in a millisecond; more is said aloud, and not waited for again: what is
+/// written in blocks comes when a block is full.
+const LATE: Duration = Duration::from_secs(5);
 
 impl Fences {
     /// Waits until a line came of a fence that was sent behind the answers to `deliveries`, where requests to the fence target are
     /// known to write any.
     pub(super) async fn lines_are_through(&self, store: &Store, deliveries: &[&Delivery], deadline: Instant) {
         let answered = deliveries.iter().map(|delivery| delivery.answered.seq).max().unwrap_or(0);
-        let writes = |capture: &Capture| self.with(|known| known.has_line(capture, 0)).then_some(());
-        let learnt = self.learnt_by().min(deadline);
-        if self.with(|known| known.lines).is_none() {
-            let found = store.until(learnt, writes).await.is_some();
-            self.with(|known| known.lines = Some(found));
-        }
-        if self.with(|known| known.lines) == Some(false) && store.look(writes).is_none() {
-            return;
-        }
-        self.with(|known| known.lines = Some(true));
-        if !self.with(|known| known.sent.iter().any(|fence| fence.after > answered)) {
+        let (lines, behind) = self.with(|known| (known.lines, known.sent.iter().any(|fence| fence.after > answered)));
+        let any = |capture: &Capture| self.with(|known| known.has_line(capture, 0)).then_some(());
+        let written = match lines {
+            Lines::Unknown => store.until(self.learnt_by().min(deadline), any).await,
+            Lines::None => store.look(any),
+            Lines::Written => Some(()),
+            Lines::Late => return,
+        };
+        let learnt = if written.is_some() { Lines::Written } else { Lines::None };
+        self.with(|known| known.lines = learnt);
+        if written.is_none() || !behind {
             return;
         }
         let through = |capture: &Capture| self.with(|known| known.has_line(capture, answered)).then_some(());
@@ -40,8 +41,21 @@ impl Fences {
             tracing::warn!(
                 "no line of a fence came within {LATE:?}, as others did: what the service wrote may be late"
             );
+            self.with(|known| known.lines = Lines::Late);
         }
     }
+}
+
+/// Whether requests to the fence target make the service write lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Lines {
+    /// Not learnt, or nobody has to know.
+    #[default]
+    Unknown,
+    None,
+    Written,
+    /// Too late to be waited for.
+    Late,
 }
 
 impl Known {
@@ -93,6 +107,20 @@ mod tests {
         write(&store, &fence);
         through.await;
         assert!(began.elapsed() < LATE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_that_come_in_blocks_are_waited_for_once() {
+        let (store, fences) = (Store::default(), Fences::default());
+        let ready = Caller::now(true);
+        fences.note(&ready, "ready", 0);
+        write(&store, &ready);
+        fences.note(&Caller::now(true), "fence", 5);
+        let (began, delivery) = (Instant::now(), answered_at(4));
+        for _ in 0..2 {
+            fences.lines_are_through(&store, &[&delivery], began + Duration::from_secs(60)).await;
+            assert_eq!(began.elapsed(), LATE);
+        }
     }
 
     #[tokio::test(start_paused = true)]
