@@ -38,15 +38,13 @@ impl SpanShape {
 /// itself as well. Not among them: one with a link to another trace, which says whose it is (a queue may still be busy with an
 /// earlier request, of which nothing came where its caller did not sample it); and one from another process, unless it took a call or a message there. What arrived before `since` is not looked at.
 pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[TraceId]) -> Vec<Arc<Span>> {
-    let during = |start| entries.iter().any(|entry| (entry.start_unix_nano..=entry.end_unix_nano).contains(&start));
+    let during = |start| entries.iter().any(|entry| entry.is_open_at(start));
     let began_inside = |span: &Span| {
         let beside = |entry: &Arc<Span>| match (entry.resource.instance(), span.resource.instance()) {
             (Some(one), Some(other)) => one == other || span.kind.takes_calls(),
             _ => true,
         };
-        entries
-            .iter()
-            .any(|entry| (entry.start_unix_nano..=entry.end_unix_nano).contains(&span.start_unix_nano) && beside(entry))
+        entries.iter().any(|entry| entry.is_open_at(span.start_unix_nano) && beside(entry))
     };
     let roots = capture
         .spans()
@@ -78,7 +76,7 @@ pub fn stale(
     entries: &[Arc<Span>],
     tree: &Trace,
 ) -> Vec<(Arc<Span>, Arc<Span>)> {
-    let inside = |start| entries.iter().any(|entry| (entry.start_unix_nano..=entry.end_unix_nano).contains(&start));
+    let inside = |start| entries.iter().any(|entry| entry.is_open_at(start));
     let own = |row: &SpanRow| entries.iter().any(|entry| row.is_in(entry.trace_id));
     let began = capture.spans().since(since).only(|row| !row.is_root() && inside(row.start_unix_nano()) && !own(row));
     let here = |span: &Span| entries.iter().any(|entry| entry.resource.instance() == span.resource.instance());
@@ -88,7 +86,7 @@ pub fn stale(
         let entry = entry_above(capture, span);
         let shape = SpanShape::of(span);
         let alike = |other: &Span| SpanShape::of(other) == shape;
-        let under_way = |other: &Span| (entry.start_unix_nano..=entry.end_unix_nano).contains(&other.start_unix_nano);
+        let under_way = |other: &Span| entry.is_open_at(other.start_unix_nano);
         let there = capture.spans_of(span.trace_id).filter(|other| under_way(other) && alike(other)).count();
         let usual = there > tree.spans().filter(|other| alike(other)).count();
         (usual && over(&entry)).then(|| (Arc::clone(span), entry))
@@ -123,7 +121,7 @@ pub fn stale_calls(
     if unanswered.is_empty() {
         return Vec::new();
     }
-    let client_at = |start| unanswered.iter().copied().find(|client| is_open_at(client, start));
+    let client_at = |start| unanswered.iter().copied().find(|client| client.is_open_at(start));
     let began = capture.spans().since(since).only(|row| {
         let foreign = !traces.iter().any(|&trace_id| row.is_in(trace_id));
         !row.is_root() && foreign && client_at(row.start_unix_nano()).is_some()
@@ -134,7 +132,7 @@ pub fn stale_calls(
             let first = |other: &Arc<Span>| {
                 other.parent_span_id == span.parent_span_id
                     && SpanShape::of(other) == SpanShape::of(span)
-                    && is_open_at(caller, other.start_unix_nano)
+                    && caller.is_open_at(other.start_unix_nano)
             };
             let over = caller.end_unix_nano < delivery.sent.unix_nano;
             caller.kind == SpanKind::Client && over && capture.spans_of(span.trace_id).any(first)
@@ -142,10 +140,6 @@ pub fn stale_calls(
     };
     let calls = began.filter(|span| span.kind == SpanKind::Server && !is_linked(span)).filter(sent_again);
     calls.filter_map(|span| Some((Arc::clone(span), Arc::clone(client_at(span.start_unix_nano)?)))).collect()
-}
-
-fn is_open_at(span: &Span, time: u64) -> bool {
-    (span.start_unix_nano..=span.end_unix_nano).contains(&time)
 }
 
 /// The topmost span above one, itself where there is none.

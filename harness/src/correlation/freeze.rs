@@ -94,7 +94,7 @@ pub fn after_the_freeze(capture: &Capture, evidence: &RequestEvidence) -> Option
     if evidence.sampled() {
         let mut told = HashSet::new();
         let named = evidence.logs.iter().filter_map(|record| {
-            let (trace, span) = record.trace_id.valid().zip(record.span_id.valid())?;
+            let (trace, span) = record.named()?;
             if capture.span(trace, span).is_some() || !told.insert((trace, span)) {
                 return None;
             }

@@ -169,7 +169,7 @@ fn span_is_known_and_own(record: &LogRecord, evidence: &RequestEvidence, failure
 /// Condition 3, as far as content goes: the first field that quotes another request, what it says and what was sent.
 fn other_content(record: &LogRecord, evidence: &RequestEvidence) -> Option<(String, String, String)> {
     // Records of an outgoing call quote that call's method, path and User-Agent.
-    let named = record.trace_id.valid().zip(record.span_id.valid());
+    let named = record.named();
     let span = named.and_then(|(t, s)| evidence.trace.position(t, s)).map(|at| &evidence.trace.nodes()[at].span);
     if span.is_some_and(|span: &std::sync::Arc<Span>| matches!(span.kind, SpanKind::Client | SpanKind::Producer)) {
         return None;

@@ -193,8 +193,7 @@ impl<'a> Search<'a> {
             }
             for span in spans {
                 // Orphans of a shared trace go to the request during which they started.
-                let inside =
-                    |entry: &Arc<Span>| (entry.start_unix_nano..=entry.end_unix_nano).contains(&span.start_unix_nano);
+                let inside = |entry: &Arc<Span>| entry.is_open_at(span.start_unix_nano);
                 if claimed.contains(&span.span_id) || (others.is_empty() && !foreign.contains_key(&span.span_id)) {
                     own.push(span.clone());
                 } else if let Some(entry) = foreign.get(&span.span_id) {
@@ -270,7 +269,7 @@ impl<'a> Search<'a> {
             if evidence.logs.iter().any(|other| Arc::ptr_eq(other, &record)) {
                 continue;
             }
-            let named = record.trace_id.valid().zip(record.span_id.valid());
+            let named = record.named();
             if let Some(span) = named.and_then(|(trace_id, span_id)| self.capture.span(trace_id, span_id)) {
                 evidence.outside.insert((span.trace_id, span.span_id), detached::entry_above(self.capture, span));
             }

@@ -167,7 +167,7 @@ impl Trace {
 
     /// Attaches a record to the span that it names; `false` when there is none.
     pub fn attach(&mut self, record: Arc<LogRecord>) -> bool {
-        let named = record.trace_id.valid().zip(record.span_id.valid());
+        let named = record.named();
         let Some(&at) = named.and_then(|key| self.index.get(&key)) else { return false };
         self.nodes[at].logs.push(record);
         true

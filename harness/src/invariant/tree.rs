@@ -210,7 +210,7 @@ fn one_entry(subject: &Subject<'_>) -> Vec<String> {
         for inner in entries {
             let other = inner.span_id != outer.span_id && inner.trace_id == outer.trace_id;
             let here = inner.resource == outer.resource;
-            let began_inside = (outer.start_unix_nano..=outer.end_unix_nano).contains(&inner.start_unix_nano);
+            let began_inside = outer.is_open_at(inner.start_unix_nano);
             let wrong = match inner.kind {
                 // Of two that begin and end together the one with the greater id is named.
                 SpanKind::Server => {

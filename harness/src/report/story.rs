@@ -90,7 +90,7 @@ impl Story {
         };
         let began = lines.iter().map(begins).min().unwrap_or(0);
         let named = |record: &LogRecord| {
-            let ids = record.trace_id.valid().zip(record.span_id.valid());
+            let ids = record.named();
             ids.is_some_and(|(trace_id, span_id)| trace.position(trace_id, span_id).is_some())
         };
         let loose = evidence.logs.iter().filter(|record| !named(record)).chain(&evidence.text);

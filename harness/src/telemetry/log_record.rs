@@ -42,6 +42,11 @@ pub struct LogRecord {
 }
 
 impl LogRecord {
+    /// The span that it names, with its trace; `None` where either id is absent or invalid.
+    pub fn named(&self) -> Option<(TraceId, SpanId)> {
+        self.trace_id.valid().zip(self.span_id.valid())
+    }
+
     /// The time that it was exported with. Exports come in batches, so that of their arrival says nothing.
     pub fn exported_time(&self) -> Option<u64> {
         self.time_unix_nano.filter(|_| self.origin == LogOrigin::Otlp)

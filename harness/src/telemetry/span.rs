@@ -71,6 +71,13 @@ impl SpanKind {
     }
 }
 
+impl Span {
+    /// Whether a moment, in nanoseconds since the Unix epoch, is between its start and its end, both included.
+    pub fn is_open_at(&self, unix_nano: u64) -> bool {
+        (self.start_unix_nano..=self.end_unix_nano).contains(&unix_nano)
+    }
+}
+
 impl fmt::Display for SpanKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -113,7 +113,7 @@ impl Search<'_> {
         };
         let called = |span: &Span| {
             own.iter().any(|own| {
-                let during = (own.start_unix_nano..=own.end_unix_nano).contains(&span.start_unix_nano);
+                let during = own.is_open_at(span.start_unix_nano);
                 during && (by_a_client(span) || of_another(span, own))
             })
         };

@@ -241,7 +241,7 @@ impl RequestEvidence {
 
     /// The topmost span above each that a record of `repeated` names.
     pub fn tops_of_repeated(&self) -> impl Iterator<Item = &Arc<Span>> {
-        let named = self.repeated.iter().filter_map(|record| record.trace_id.valid().zip(record.span_id.valid()));
+        let named = self.repeated.iter().filter_map(|record| record.named());
         named.filter_map(|named| self.outside.get(&named))
     }
 
@@ -282,7 +282,7 @@ impl RequestEvidence {
     /// The records that name a span that was not received.
     pub fn not_received(&self) -> impl Iterator<Item = &Arc<LogRecord>> {
         self.logs.iter().filter(|record| {
-            let named = record.trace_id.valid().zip(record.span_id.valid());
+            let named = record.named();
             named.is_some_and(|(trace_id, span_id)| {
                 self.trace.position(trace_id, span_id).is_none()
                     && !self.outside.contains_key(&(trace_id, span_id))

@@ -99,7 +99,7 @@ impl Search<'_> {
         }
         if !evidence.left_behind.is_empty() {
             let on_it = |record: &&Arc<LogRecord>| {
-                let named = record.trace_id.valid().zip(record.span_id.valid());
+                let named = record.named();
                 named.is_some_and(|(trace, span)| evidence.trace.position(trace, span).is_some())
             };
             let own: HashSet<Shape> = evidence.logs.iter().filter(on_it).map(|record| Shape::of(record)).collect();

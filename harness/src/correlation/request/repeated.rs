@@ -103,7 +103,7 @@ impl Search<'_> {
 
     /// The topmost span above the one that a record names, where it was received.
     fn top_of(&self, record: &LogRecord) -> Option<Arc<Span>> {
-        let (trace_id, span_id) = record.trace_id.valid().zip(record.span_id.valid())?;
+        let (trace_id, span_id) = record.named()?;
         Some(detached::entry_above(self.capture, self.capture.span(trace_id, span_id)?))
     }
 

@@ -59,9 +59,9 @@ pub(super) enum Lines {
 }
 
 impl Known {
-    /// Whether a line came of a request to the fence target that was sent behind `after`.
+    /// Whether a line came of a request to the fence target that was sent at `after` or behind it.
     fn has_line(&self, capture: &Capture, after: u64) -> bool {
-        let fences: Vec<_> = self.sent.iter().filter(|fence| fence.after > after || after == 0).collect();
+        let fences: Vec<_> = self.sent.iter().filter(|fence| fence.after >= after).collect();
         let Some(first) = fences.iter().map(|fence| fence.after).min() else { return false };
         let line = |record: &LogRecord| record.origin != LogOrigin::Otlp;
         let mut lines = capture.logs().since(first).filter(|record| line(record));

@@ -115,7 +115,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                             return Ok(());
                         }
                         let record = &lines[0];
-                        let names = record.trace_id.valid().zip(record.span_id.valid());
+                        let names = record.named();
                         let named = names.and_then(|(trace_id, span_id)| seen.capture.span(trace_id, span_id));
                         let named = named.map_or_else(
                             || match record.span_id.valid() {
