@@ -54,6 +54,12 @@ Feature: The caller's trace is carried on, in whichever header it comes
     And no span is exported for the request
     And every log line of the request carries the trace ID and the ID of a span in it
 
+  @http
+  Scenario: Requests over one connection never share a trace
+    Given the client keeps its connection open
+    When a client sends GET /files/?directory_path=a 5 times
+    Then the request is correlated
+
   Scenario: Concurrent requests never share a trace
     When 16 clients send GET /files/?directory_path=a at the same time
     Then the response status is 200

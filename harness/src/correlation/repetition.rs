@@ -3,7 +3,8 @@
 //! A thread or a task that lost its context writes lines without ids behind the answer, begins traces of its own, or goes on
 //! in the trace of an earlier request. So do fences, jobs and work that an earlier request deferred; neither time nor ids say
 //! whose it is. What says so is repetition: where the same request is made again ([`TRIALS`] times, with nothing else under
-//! way), the same comes again each time, and never in the silence behind it.
+//! way), the same comes again each time, and never in the silence behind it. A request that changes something is not made again:
+//! of that only what comes with fences alone is known to be none of it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use super::{background::Shape, detached::SpanShape};
+use super::{
+    background::{GRACE, Shape},
+    detached::SpanShape,
+};
 use crate::{
     capture::{Capture, Mark},
     telemetry::{LogRecord, Span, TraceId},
@@ -61,6 +65,57 @@ impl Doubtful {
         }
         Some(Self { lines, roots, strays, records })
     }
+
+    /// Of what came with a request that may not be repeated: lines and root spans, without those that come with the harness's fences
+    /// when nothing else is asked. What is in another request's trace may be what that one deferred.
+    pub fn beside_fences(self, capture: &Capture) -> Self {
+        let Self { mut lines, mut roots, .. } = self;
+        let fences = fences_alone(capture);
+        if !lines.is_empty() {
+            let came: Vec<_> = fences.iter().map(|fence| fence.records(capture)).collect();
+            lines.retain(|record| !came.iter().any(|shapes| shapes.contains_key(&Shape::of(record))));
+        }
+        if !roots.is_empty() {
+            let came: Vec<_> = fences.iter().map(|fence| fence.spans(capture)).collect();
+            roots.retain(|span| !came.iter().any(|shapes| shapes.contains_key(&SpanShape::of(span))));
+        }
+        Self { lines, roots, ..Self::default() }
+    }
+}
+
+/// The times in which fences were under way, up to [`WITHIN`] behind them, when no request had been for [`GRACE`].
+fn fences_alone(capture: &Capture) -> Vec<Trial> {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let (mut under_way, mut answered) = (0_usize, 0_u64);
+    let mut open = HashMap::new();
+    let mut alone: Vec<Trial> = Vec::new();
+    for entry in capture.lifecycle() {
+        let now = entry.arrival;
+        match &entry.mark {
+            Mark::Sent { .. } => {
+                under_way += 1;
+                open.clear();
+                // What comes from here on may be the request's.
+                for fence in &mut alone {
+                    fence.order.1 = fence.order.1.min(now.seq);
+                    fence.time.1 = fence.time.1.min(now.unix_nano);
+                }
+            }
+            Mark::Answered { .. } => (under_way, answered) = (under_way.saturating_sub(1), now.unix_nano),
+            Mark::FenceSent { fence, .. }
+                if under_way == 0 && now.unix_nano > answered.saturating_add(nanos(GRACE)) =>
+            {
+                open.insert(fence, now);
+            }
+            Mark::FenceOver { fence } => {
+                let Some(from) = open.remove(fence) else { continue };
+                let time = (from.unix_nano, now.unix_nano.saturating_add(nanos(WITHIN)));
+                alone.push(Trial { asks: true, trace_id: None, order: (from.seq, u64::MAX), time });
+            }
+            _ => {}
+        }
+    }
+    alone
 }
 
 /// A time in which a target was asked for once, or nothing was asked: from and to, by order and by clock.

@@ -3,7 +3,7 @@ use crate::{
     capture::Store,
     correlation::{Options, RequestEvidence, Stranger, request, samples::*},
     stimulus::Delivery,
-    telemetry::SpanKind,
+    telemetry::{Arrival, SpanKind},
 };
 
 const TARGET: &str = "/orders/7";
@@ -93,16 +93,69 @@ fn a_line_and_a_root_span_behind_the_answer_are_to_be_tried_and_nobodys_until_th
 }
 
 #[test]
-fn a_link_says_whose_a_span_is_and_a_request_with_effects_is_not_repeated() {
+fn a_link_says_whose_a_span_is_and_nothing_runs_behind_an_invocation() {
     let linked = answered(|_, late| {
         let (trace_id, span_id) = (trace_id(1).to_string(), "x".into());
         late.links = vec![crate::telemetry::SpanLink { trace_id, span_id, attributes: <_>::default() }];
     });
     assert!(linked.untried.roots.is_empty());
-    assert!(answered(|delivery, _| delivery.method = "POST".into()).untried.is_empty());
     assert!(answered(|delivery, _| delivery.invocation = Some(invocation("r"))).untried.is_empty());
     let later = u64::try_from(WITHIN.as_nanos()).unwrap();
     assert!(answered(|_, late| late.start_unix_nano += later).untried.roots.is_empty());
+}
+
+/// How many lines and root spans are left of those that came with a `POST` answered at 10 ms, where such ones came at `again` too,
+/// and a fence was under way from `fence` to 10 ms behind. Times are in milliseconds.
+fn untriable(fence: u64, again: u64) -> (usize, usize) {
+    let store = Store::default();
+    let mut events = vec![(0, 's'), (10, 'a'), (fence, 'f'), (fence + 10, 'o'), (again, 'x')];
+    events.sort_unstable();
+    for ((at, what), seq) in events.into_iter().zip(1..) {
+        let arrival = Arrival { seq, unix_nano: (1_000_000 + at) * 1_000_000 };
+        store.stamp_next(arrival);
+        let mark = |mark| {
+            store.mark(mark);
+        };
+        match what {
+            's' => mark(Mark::Sent { delivery: "d".into() }),
+            'a' => mark(Mark::Answered { delivery: "d".into() }),
+            'f' => mark(Mark::FenceSent { fence: "f".into(), target: String::new() }),
+            'o' => mark(Mark::FenceOver { fence: "f".into() }),
+            _ => {
+                store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..line() }]);
+                store.stamp_next(Arrival { seq: 100, ..arrival });
+                export(&store, vec![Span { start_unix_nano: arrival.unix_nano, trace_id: trace_id(9), ..root(50) }]);
+            }
+        }
+    }
+    let roots = vec![Arc::new(root(2))];
+    let found = Doubtful { lines: vec![Arc::new(line())], roots: roots.clone(), strays: roots, ..Doubtful::default() };
+    let left = store.look(|capture| found.beside_fences(capture));
+    assert!(left.strays.is_empty(), "what is in another request's trace may be what that one deferred");
+    (left.lines.len(), left.roots.len())
+}
+
+#[test]
+fn what_comes_with_a_fence_alone_is_not_the_requests_that_is_not_repeated() {
+    assert_eq!(untriable(1000, 1005), (0, 0), "during the fence");
+    assert_eq!(untriable(1000, 1100), (0, 0), "behind it");
+}
+
+#[test]
+fn what_comes_with_a_fence_that_the_request_was_close_before_may_be_the_requests() {
+    assert_eq!(untriable(12, 15), (1, 1));
+    assert_eq!(untriable(1000, 900), (1, 1), "before the fence");
+    assert_eq!(untriable(1000, 1311).1, 1, "long behind it");
+}
+
+#[test]
+fn of_a_request_that_changes_something_it_is_left_open_whose_the_line_and_the_root_span_are() {
+    let evidence = answered(|delivery, _| delivery.method = "POST".into());
+    assert_eq!((evidence.untried.lines.len(), evidence.untried.roots.len()), (1, 1));
+    assert!(evidence.logs.is_empty() && evidence.strangers.is_empty());
+    // Asking for it with another method says nothing of it.
+    let evidence = asked(&tried(TARGET, |asks, _| asks), |delivery, _| delivery.method = "POST".into());
+    assert!(evidence.strangers.is_empty());
 }
 
 /// What is to be tried of a request during which a stray and its line came in the trace of `top`.

@@ -310,7 +310,8 @@ impl Service {
                         refused = Some(response.status).filter(|status| *status >= 400);
                     }
                     // A request that had no time left says nothing of the service.
-                    Err(_) if Instant::now() >= deadline && answered > 0 => {}
+                    Err(http::HttpError::TimedOut { limit, .. })
+                        if limit < spec.request_timeout && (answered > 0 || limit.is_zero()) => {}
                     Err(error) => trouble = Some(error),
                 }
             }
@@ -467,13 +468,15 @@ impl Service {
                            for another: set `quiet` to a silence that is enough";
             } else if !returned.span_parts.is_empty() {
                 reason += "; set `fence` to the path of a GET request that goes through all of them, or, where there is none, \
-                           `quiet` to a silence that is enough";
+                           `quiet` to a silence that is enough. A process that has ended since, as workers do that are recycled \
+                           after so many requests (max_requests and the like), answers no fence: let them live longer in tests";
             }
             if returned.spans.len() < spec.workers && !returned.spans.contains(&None) {
                 // Of so many the kernel gives each worker some: all came back, so each exports.
                 reason += if returned.fences + MISSED >= fences.len() && fences.len() >= MANY_FENCES {
                     "; nearly all fences came back, so that every worker exports: do several name themselves by the same \
-                     service.instance.id? One that is made before they are forked is shared"
+                     service.instance.id (one that is made before they are forked is shared), or is one of them another \
+                     service, which the fence does not reach?"
                 } else {
                     "; a worker process that is forked or spawned after the instrumentation has none of its own"
                 };
@@ -492,9 +495,14 @@ impl Service {
             );
         } else {
             reason += &format!(
-                "their spans came back, their OTLP log records did not (log records from instances {}; the request's are from {})",
+                "their spans came back, their OTLP log records did not: those that came are from instances {}, and none is from {}; \
+                 set `fence` to the path of a GET request for which each of them writes a log record, or, where there is none, \
+                 `quiet` to a silence that is enough",
                 named(&returned.logs),
-                named(&returned.log_parts)
+                store.look(|capture| match returned.without_logs(capture) {
+                    missing if missing.is_empty() => format!("the other of {} workers", spec.workers),
+                    missing => format!("{}, which had a part in the request and exports log records", named(&missing)),
+                })
             );
         }
         if let Some(trouble) = trouble {

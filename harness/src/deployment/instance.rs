@@ -13,7 +13,7 @@ use super::{
 use crate::{
     capture::{Mark, Store},
     config,
-    stimulus::{ContextForm, Delivery, HttpRequest, Identity, Pressure, canary, standstills},
+    stimulus::{Client, ContextForm, Delivery, HttpRequest, Identity, Pressure, canary, standstills},
     telemetry::TraceId,
 };
 
@@ -122,15 +122,16 @@ impl Deployment {
     ///
     /// When there is no answer. An answer that says that something is wrong, a gateway's 502 among them, is an answer.
     pub async fn send(&self, request: HttpRequest) -> Result<Delivery, SiteError> {
-        self.send_for(request, Identity::default()).await
+        self.send_for(request, Client::default()).await
     }
 
-    /// The same for a caller that says who it is, which only a function hears of.
+    /// The same for a client that says who it is, which only a function hears of, or keeps its connection, which only a service
+    /// has.
     ///
     /// # Errors
     ///
     /// As [`send`](Self::send).
-    pub async fn send_for(&self, request: HttpRequest, identity: Identity) -> Result<Delivery, SiteError> {
+    pub async fn send_for(&self, request: HttpRequest, client: Client) -> Result<Delivery, SiteError> {
         let mark = next_mark("tracegate");
         // What a scenario says was sent is what it wrote: a planted query is in no message.
         let target = request.target.clone();
@@ -138,7 +139,7 @@ impl Deployment {
         let pressure = Pressure::now();
         let delivery = match &self.running {
             Running::Function(function) => {
-                let delivery = function.send(&self.spec, &self.store, request, identity, mark).await?;
+                let delivery = function.send(&self.spec, &self.store, request, client.identity, mark).await?;
                 Delivery { target, ..delivery }
             }
             Running::Service(service) => {
@@ -146,7 +147,8 @@ impl Deployment {
                 let user_agent = own.map_or_else(|| mark.clone(), |(_, value)| value.clone());
                 let sent = self.store.mark(Mark::Sent { delivery: mark.clone() });
                 let answered = Mark::Answered { delivery: mark.clone() };
-                let (response, answered) = service.send(&self.spec, &self.store, &request, &mark, answered).await?;
+                let sending = (&request, client.connection.as_ref());
+                let (response, answered) = service.send(&self.spec, &self.store, sending, &mark, answered).await?;
                 let told = request.form != ContextForm::Absent;
                 Delivery {
                     mark,

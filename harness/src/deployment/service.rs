@@ -155,12 +155,12 @@ impl Service {
         )))
     }
 
-    /// Sends a request as `user_agent`, and marks its answer with `answered`.
+    /// Sends a request as `user_agent`, over a connection that is kept, if any, and marks its answer with `answered`.
     pub(super) async fn send(
         &self,
         spec: &config::Deployment,
         store: &Arc<Store>,
-        request: &HttpRequest,
+        (request, kept): (&HttpRequest, Option<&http::Connection>),
         user_agent: &str,
         answered: Mark,
     ) -> Result<(HttpResponse, Arrival), SiteError> {
@@ -177,7 +177,7 @@ impl Service {
         }
         let marking = store.clone();
         let mark = move || marking.mark(answered);
-        match http::send_noting(self.address, request, user_agent, spec.request_timeout, mark).await {
+        match http::send_noting(kept, self.address, request, user_agent, spec.request_timeout, mark).await {
             Ok(answered) => Ok(answered),
             Err(error) => {
                 // A crash closes the connection a moment before the exit is known.

@@ -14,7 +14,7 @@ use crate::{
     config::{self, Ready},
     deployment::{Exit, Memory},
     report::{Problem, Verdict},
-    stimulus::{ContextForm, Delivery, HttpRequest, Identity},
+    stimulus::{Client, ContextForm, Delivery, HttpRequest, Identity},
     telemetry::digest,
 };
 
@@ -199,7 +199,8 @@ impl Undertaking {
     }
 
     /// The digest of a request with all that a scenario says of it.
-    pub fn digest_of_request(request: &HttpRequest, identity: &Identity) -> String {
+    pub fn digest_of_request(request: &HttpRequest, client: &Client) -> String {
+        let Client { identity, connection } = client;
         let mut parts = vec![
             request.method.clone().into_bytes(),
             request.target.clone().into_bytes(),
@@ -207,6 +208,9 @@ impl Undertaking {
             format!("{:?} {}", request.form, request.caller.sampled).into_bytes(),
             format!("{identity:?}").into_bytes(),
         ];
+        if connection.is_some() {
+            parts.push(b"kept connection".into());
+        }
         parts.extend(request.headers.iter().flat_map(|(name, value)| [name.clone().into(), value.clone().into()]));
         format!("{:016x}", digest(&parts))
     }

@@ -121,10 +121,15 @@ impl Beside {
         none_of(mixed.collect(), |more| format!("mixed      and {more} more"))
     }
 
-    /// What a few requests left less of than most. What most of them lack, a cache or one call for all has spared them.
+    /// What some requests left less of than most, or than the ones that were alone. What nearly all of them lack, a cache or one call
+    /// for all has spared them.
     pub fn lacking(&self) -> impl Iterator<Item = String> {
-        self.items.iter().filter_map(|(item, Counted { numbers, .. })| {
-            let (usual, _) = numbers.iter().find(|(_, requests)| **requests * 2 > self.requests)?;
+        self.items.iter().filter_map(|(item, Counted { own, numbers, .. })| {
+            let most = numbers.iter().find(|(_, requests)| **requests * 2 > self.requests).map(|(number, _)| *number);
+            // One of two workers that is silent takes half of the requests, and by chance more.
+            let as_alone: usize = numbers.range(own..).map(|(_, requests)| requests).sum();
+            let as_alone = (as_alone >= 2 && as_alone * 4 >= self.requests).then_some(*own);
+            let usual = most.max(as_alone)?;
             let lacking: usize = numbers.range(..usual).map(|(_, requests)| requests).sum();
             (lacking > 0)
                 .then(|| format!("{item}: {lacking} of {} requests that are alike left less of it", self.requests))
@@ -167,10 +172,19 @@ mod tests {
     }
 
     #[test]
+    fn what_half_of_the_requests_or_more_lack_is_told_where_one_that_was_alone_has_it() {
+        let lacking = |own, counts| beside(own, counts).lacking().collect::<Vec<_>>();
+        assert_eq!(lacking(1, &[1, 0, 1, 0]), ["line: 2 of 4 requests that are alike left less of it"]);
+        assert_eq!(lacking(2, &[2, 0, 0, 2, 0]), ["line: 3 of 5 requests that are alike left less of it"]);
+    }
+
+    #[test]
     fn what_most_requests_lack_or_a_few_have_more_of_is_not_told_as_lacking() {
         let lacking = |own, counts| beside(own, counts).lacking().count();
         assert_eq!(lacking(1, &[0, 0, 0]), 0, "a cache");
         assert_eq!(lacking(1, &[1, 0]), 0, "nobody knows which is usual");
+        assert_eq!(lacking(1, &[1, 1, 0, 0, 0, 0, 0, 0, 0]), 0, "a cache that several found empty");
+        assert_eq!(lacking(0, &[1, 1, 0, 0]), 0, "the one that was alone left none");
         assert_eq!(lacking(1, &[2, 1, 1]), 0, "a retry");
         assert_eq!(lacking(0, &[0, 1, 0]), 0);
         assert_eq!(lacking(1, &[1, 1, 1]), 0);

@@ -25,6 +25,7 @@ impl Scene {
             self.stage.unprovable.set(true);
             self.proofs.insert("completeness not proven: rules about what is missing were not judged".into());
         }
+        self.watches_what_is_not_repeated(&all).await;
         let advice = RefCell::default();
         let judged = self.judge_at_last(&all, |scene, capture| {
             let (told, judged) = scene.judge_invariants(capture, complete, except);

@@ -99,7 +99,7 @@ impl Scene {
     pub(super) async fn repeats(&self, which: &[usize]) {
         let store = self.instance.store();
         let targets: BTreeSet<&str> = store.look(|capture| {
-            let mine = which.iter().map(|&at| &self.sent[at]).filter(|sent| sent.delivery.method == "GET");
+            let mine = which.iter().map(|&at| &self.sent[at]).filter(|sent| sent.delivery.may_be_repeated());
             // Nobody asks what has ended.
             let running = mine.filter(|sent| sent.proven_and_running().is_some());
             let open = running.filter(|sent| !was_repeated(capture, &sent.delivery.target));
@@ -115,6 +115,24 @@ impl Scene {
         // Spans come when their exporter sends them.
         let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
         self.instance.come_to_rest(&deliveries, Instant::now() + self.stage.spec.patience).await;
+    }
+
+    /// Where something came with a request that was alone and may not be repeated: watches the service while nothing is asked of it,
+    /// and then with a fence alone.
+    pub(super) async fn watches_what_is_not_repeated(&self, which: &[usize]) {
+        let open = |capture: &Capture| {
+            let mine = which.iter().map(|&at| &self.sent[at]).filter(|sent| !sent.delivery.may_be_repeated());
+            let mut running = mine.filter(|sent| sent.proven_and_running().is_some());
+            running.any(|sent| !self.evidence(capture, sent).untried.is_empty())
+        };
+        if !self.instance.store().look(open) {
+            return;
+        }
+        self.found_background(which).await;
+        if self.instance.store().look(open) {
+            let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
+            self.instance.come_to_rest(&deliveries, Instant::now() + self.patience()).await;
+        }
     }
 
     /// A line that was written during a request that was alone and names a trace of which nothing has come may be of a process
@@ -151,15 +169,19 @@ impl Scene {
         let (lines, spans, delay): (HashSet<Shape>, HashSet<SpanShape>, Duration) = store.look(|capture| {
             let evidence: Vec<_> = which.iter().map(|&at| self.evidence(capture, &self.sent[at])).collect();
             // Records come when their exporter sends them.
+            let untriable =
+                || which.iter().zip(&evidence).filter(|(at, _)| !self.sent[**at].delivery.may_be_repeated());
             let mut guessed = evidence.iter().flat_map(|evidence| &evidence.guessed);
             let exported = guessed.any(|record| record.origin == LogOrigin::Otlp);
             let delay = if exported { slowest_export(capture) } else { Duration::ZERO };
-            let lines =
-                evidence.iter().flat_map(|evidence| &evidence.guessed).map(|record| Shape::of(record)).collect();
+            let lines = evidence.iter().flat_map(|evidence| &evidence.guessed);
+            let lines = lines.chain(untriable().flat_map(|(_, evidence)| &evidence.untried.lines));
+            let lines = lines.map(|record| Shape::of(record)).collect();
             let spans = evidence.iter().flat_map(|evidence| {
                 let spans = evidence.detached().chain(evidence.stale()).chain(evidence.came_again());
                 spans.chain(evidence.tops_of_repeated())
             });
+            let spans = spans.chain(untriable().flat_map(|(_, evidence)| &evidence.untried.roots));
             (lines, spans.map(|span| SpanShape::of(span)).collect(), delay)
         });
         if (lines.is_empty() && spans.is_empty()) || !self.is_alone() {

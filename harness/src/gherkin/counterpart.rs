@@ -22,7 +22,7 @@ use crate::{
     deployment::{Exit, Memory},
     evidence::{ActRecord, Settled, StepRecord},
     report::Problem,
-    stimulus::{Delivery, HttpRequest, Identity},
+    stimulus::{Client, Delivery, HttpRequest, Identity},
     telemetry::digest,
 };
 
@@ -137,15 +137,10 @@ impl Counterpart {
     }
 
     /// Sends a request: over HTTP, or as the gateway's event to a function. `secrets` are what the scenario called so.
-    pub async fn send(
-        &self,
-        request: HttpRequest,
-        identity: Identity,
-        secrets: &[String],
-    ) -> Result<Delivery, Problem> {
+    pub async fn send(&self, request: HttpRequest, client: Client, secrets: &[String]) -> Result<Delivery, Problem> {
         match self {
-            Self::Live(live) => live.send(request, identity).await,
-            Self::Recorded(recorded) => recorded.send(&request, &identity, secrets),
+            Self::Live(live) => live.send(request, client).await,
+            Self::Recorded(recorded) => recorded.send(&request, &client, secrets),
         }
     }
 
@@ -153,12 +148,12 @@ impl Counterpart {
     pub async fn send_in_bulk(
         &self,
         request: HttpRequest,
-        identity: Identity,
+        client: Client,
         secrets: &[String],
     ) -> Result<Delivery, Problem> {
         match self {
-            Self::Live(live) => live.send_in_bulk(request, identity).await,
-            Self::Recorded(recorded) => recorded.send(&request, &identity, secrets),
+            Self::Live(live) => live.send_in_bulk(request, client).await,
+            Self::Recorded(recorded) => recorded.send(&request, &client, secrets),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     correlation::{RequestEvidence, after_the_freeze},
     invariant::{self, Subject},
     report::Problem,
-    stimulus::{Delivery, Identity},
+    stimulus::{Client, Delivery},
 };
 
 /// How much longer an expectation waits than the proof of completeness beside it, so that the proof can say why there is
@@ -284,7 +284,7 @@ impl Scene {
         }
         self.settle(&[at], Instant::now() + patience).await?;
         let again = self.draft.request("GET", &self.sent[at].delivery.target, bytes::Bytes::new());
-        let thawed = self.instance.send(again, Identity::default(), &self.draft.secrets).await?;
+        let thawed = self.instance.send(again, Client::default(), &self.draft.secrets).await?;
         let home = |delivery: &Delivery| delivery.invocation.as_ref().map(|invocation| invocation.environment.clone());
         if home(&thawed) != home(&self.sent[at].delivery) {
             return Err(Problem::errored(

@@ -116,11 +116,11 @@ impl Scene {
         let scene = &*self;
         let client = || async {
             let (mut asked, mut problem) = (Vec::new(), None);
+            let client = scene.draft.one_of_several();
             while left.get() > 0 && unanswered.get() < HOPELESS {
                 left.set(left.get() - 1);
                 let request = scene.draft.request(method, target, Bytes::new());
-                let draft = &scene.draft;
-                match scene.instance.send_in_bulk(request, draft.identity.clone(), &draft.secrets).await {
+                match scene.instance.send_in_bulk(request, client.clone(), &scene.draft.secrets).await {
                     Ok(delivery) => asked.push(Asked::new(&delivery)),
                     Err(error) => {
                         unanswered.set(unanswered.get() + 1);
@@ -142,7 +142,7 @@ impl Scene {
         let mut asked: Vec<Asked> = asked.into_iter().flatten().collect();
         asked.sort_by_key(|asked| asked.sent.seq);
         let last = self.draft.request(method, target, Bytes::new());
-        let last = self.instance.send(last, self.draft.identity.clone(), &self.draft.secrets).await?;
+        let last = self.instance.send(last, self.draft.client.clone(), &self.draft.secrets).await?;
         asked.push(Asked::new(&last));
         self.sent.push(Sent::new(last));
         let (method, target) = (method.to_owned(), target.to_owned());

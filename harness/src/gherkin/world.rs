@@ -23,7 +23,7 @@ use crate::{
     deployment::Memory,
     evidence::{Settled, mask_text},
     report::{Problem, Story},
-    stimulus::{Caller, ContextForm, Delivery, HttpRequest, Identity},
+    stimulus::{Caller, Client, ContextForm, Delivery, HttpRequest, http::Connection},
 };
 
 /// The state of one scenario.
@@ -121,8 +121,8 @@ pub(super) struct Draft {
     pub headers: Vec<(String, String)>,
     /// Values that must not show up in any telemetry.
     pub secrets: Vec<String>,
-    /// Who the caller of a function is.
-    pub identity: Identity,
+    /// Who sends it.
+    pub client: Client,
 }
 
 impl Default for Draft {
@@ -132,12 +132,18 @@ impl Default for Draft {
             sampled: true,
             headers: Vec::new(),
             secrets: Vec::new(),
-            identity: Identity::default(),
+            client: Client::default(),
         }
     }
 }
 
 impl Draft {
+    /// One of several clients that are alike: each that keeps its connection has one of its own.
+    pub fn one_of_several(&self) -> Client {
+        let Client { identity, connection } = self.client.clone();
+        Client { identity, connection: connection.map(|_| Connection::default()) }
+    }
+
     /// The request that this draft and a step make, with a fresh caller.
     pub fn request(&self, method: &str, target: &str, body: Bytes) -> HttpRequest {
         HttpRequest {

@@ -7,8 +7,9 @@ pub(super) const RULES: &[Rule] = &[Rule {
     grade: Advice,
     about: "of a soak, and of requests that were sent at the same time, each leaves the spans and records that such a request leaves when it \
             is alone",
-    limits: "Told where fewer than half of them lack something: what most lack, a cache has spared them. Advice, because a cache that \
-             forgets, a sampler in the service or a limit on log lines makes a few differ too. What exporters drop under load looks just so.",
+    limits: "Told where fewer than half of them lack something, and where up to three quarters lack what the one that was alone has: what \
+             nearly all lack, a cache has spared them. Advice, because a cache that forgets, a sampler in the service or a limit on log \
+             lines makes some differ too. What exporters drop under load looks just so, and one of two workers that exports nothing.",
     source: "OpenTelemetry specification, Trace SDK, Batching processor: what comes in while the queue is full is dropped",
     check: |subject: &Subject<'_>| subject.lacking.to_vec(),
 }];

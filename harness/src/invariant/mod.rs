@@ -19,6 +19,7 @@
 //! | [`measurements`] | what metrics say in themselves |
 //! | [`secrets`] | planted values |
 //! | [`alike`] | what requests that are alike left |
+//! | [`unattributed`] | what nothing says of whose it is |
 
 mod alike;
 mod conventions;
@@ -30,6 +31,7 @@ mod resources;
 mod secrets;
 mod spans;
 mod tree;
+mod unattributed;
 
 pub use secrets::Suspects;
 
@@ -148,6 +150,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         .chain(measurements::RULES)
         .chain(secrets::RULES)
         .chain(alike::RULES)
+        .chain(unattributed::RULES)
 }
 
 /// Everything that a request breaks, advice included, of the rules that are not in `except`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Caller, ContextForm};
+use super::{Caller, ContextForm, http::Connection};
 use crate::telemetry::{Arrival, SpanId, TraceId};
 
 /// One HTTP request of a client, however it reaches the service.
@@ -48,6 +48,15 @@ pub struct Identity {
     pub client_context: Option<String>,
     /// `Lambda-Runtime-Cognito-Identity`: `{"cognitoIdentityId":…,"cognitoIdentityPoolId":…}`.
     pub cognito: Option<String>,
+}
+
+/// Who sends a request.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    /// Who a function hears that it is.
+    pub identity: Identity,
+    /// What it sends its requests to a service over; `None` for a connection each.
+    pub connection: Option<Connection>,
 }
 
 /// What the client read.
@@ -126,6 +135,11 @@ impl Delivery {
     /// The trace that the service must carry on, if it was told one.
     pub fn trace_id(&self) -> Option<TraceId> {
         self.caller.map(|caller| caller.trace_id)
+    }
+
+    /// Whether the harness may send it again of its own accord: a `GET` changes nothing (RFC 9110, section 9.2.1).
+    pub fn may_be_repeated(&self) -> bool {
+        self.method == "GET"
     }
 
     /// From sending to the end of the answer.

@@ -1,16 +1,17 @@
-//! The HTTP client: one connection for each request, and the target goes out as it was written.
+//! The HTTP client: one connection for each request, unless a scenario says otherwise, and the target goes out as it was
+//! written.
 //!
 //! Client libraries that work on URLs resolve `..` and `%2e`, follow redirects, obey proxy variables and reuse
 //! connections that the service may have closed. A service must be tested with what a scenario says, so this speaks
 //! HTTP/1.1 over a socket of its own.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Mutex};
 
 use super::{HttpRequest, HttpResponse};
 
@@ -65,6 +66,19 @@ pub enum HttpError {
     },
 }
 
+/// A connection that a client keeps between its requests, for as long as the service keeps it too; its requests wait for each other.
+/// None is open before the first one.
+#[derive(Debug, Clone, Default)]
+pub struct Connection(Arc<Mutex<Option<Link>>>);
+
+/// An open connection. It is closed when this is dropped.
+#[derive(Debug)]
+struct Link {
+    sender: http1::SendRequest<Full<Bytes>>,
+    /// The connection must be driven while an answer is read, and to see that it is closed.
+    _driver: AbortOnDrop<()>,
+}
+
 /// Sends a request, with the caller's context and `user_agent` unless it has a `User-Agent` of its own, and reads the
 /// answer to its end. `limit` is for all of it.
 pub async fn send(
@@ -73,25 +87,36 @@ pub async fn send(
     user_agent: &str,
     limit: Duration,
 ) -> Result<HttpResponse, HttpError> {
+    send_over(None, address, request, user_agent, limit).await
+}
+
+async fn send_over(
+    kept: Option<&Connection>,
+    address: SocketAddr,
+    request: &HttpRequest,
+    user_agent: &str,
+    limit: Duration,
+) -> Result<HttpResponse, HttpError> {
     let (method, target) = (request.method.clone(), request.target.clone());
-    match tokio::time::timeout(limit, exchange(address, request, user_agent)).await {
+    match tokio::time::timeout(limit, exchange(kept, address, request, user_agent)).await {
         Ok(answered) => answered,
         Err(_) => Err(HttpError::TimedOut { method, target, address, limit }),
     }
 }
 
-/// The same, with what `answered` makes of the moment in which the answer was complete. All of it is a task of its own: who
-/// waits here may be kept from running by something else, and that is not the service's time.
+/// The same over a connection that is kept, if any, with what `answered` makes of the moment in which the answer was complete. All
+/// of it is a task of its own: who waits here may be kept from running by something else, and that is not the service's time.
 pub async fn send_noting<T: Send + 'static>(
+    kept: Option<&Connection>,
     address: SocketAddr,
     request: &HttpRequest,
     user_agent: &str,
     limit: Duration,
     answered: impl FnOnce() -> T + Send + 'static,
 ) -> Result<(HttpResponse, T), HttpError> {
-    let (request, user_agent) = (request.clone(), user_agent.to_owned());
+    let (kept, request, user_agent) = (kept.cloned(), request.clone(), user_agent.to_owned());
     let mut task = AbortOnDrop(tokio::spawn(async move {
-        let response = send(address, &request, &user_agent, limit).await?;
+        let response = send_over(kept.as_ref(), address, &request, &user_agent, limit).await?;
         Ok((response, answered()))
     }));
     match (&mut task.0).await {
@@ -104,25 +129,61 @@ pub async fn send_noting<T: Send + 'static>(
     }
 }
 
-async fn exchange(address: SocketAddr, request: &HttpRequest, user_agent: &str) -> Result<HttpResponse, HttpError> {
+async fn exchange(
+    kept: Option<&Connection>,
+    address: SocketAddr,
+    request: &HttpRequest,
+    user_agent: &str,
+) -> Result<HttpResponse, HttpError> {
     let (method, target) = (request.method.clone(), request.target.clone());
-    let message = message(address, request, user_agent)?;
-    let stream = TcpStream::connect(address).await.map_err(|source| HttpError::NoConnection {
-        method: method.clone(),
-        target: target.clone(),
-        address,
-        source,
-    })?;
     let broken = |source| HttpError::Broken { method: method.clone(), target: target.clone(), address, source };
-    let (mut sender, connection) =
-        http1::Builder::new().handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.map_err(broken)?;
-    // The connection must be driven while the answer is read; it ends with the answer.
-    let driver = AbortOnDrop(tokio::spawn(async move {
-        let _ = connection.await;
-    }));
-    let (head, body) = sender.send_request(message).await.map_err(broken)?.into_parts();
+    let connect = async || {
+        let stream = TcpStream::connect(address).await.map_err(|source| HttpError::NoConnection {
+            method: method.clone(),
+            target: target.clone(),
+            address,
+            source,
+        })?;
+        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let driver = AbortOnDrop(tokio::spawn(async move {
+            let _ = connection.await;
+        }));
+        Ok(Link { sender, _driver: driver })
+    };
+    // A malformed request opens no connection.
+    let message = message(address, request, user_agent, kept.is_none())?;
+    let mut place = match kept {
+        Some(Connection(place)) => Some(place.lock().await),
+        None => None,
+    };
+    let mut open = place.as_mut().and_then(|place| place.take());
+    if let Some(link) = &mut open
+        && link.sender.ready().await.is_err()
+    {
+        // The service has closed it meanwhile, as is its right (RFC 9112, section 9.5).
+        open = None;
+    }
+    let reused = open.is_some();
+    let mut link = match open {
+        Some(link) => link,
+        None => connect().await?,
+    };
+    let answer = match link.sender.try_send_request(message).await {
+        Ok(answer) => answer,
+        Err(mut error) => match error.take_message() {
+            // It closed in this moment, and nothing of the request went out.
+            Some(unsent) if reused => {
+                link = connect().await?;
+                link.sender.send_request(unsent).await.map_err(broken)?
+            }
+            _ => return Err(broken(error.into_error())),
+        },
+    };
+    let (head, body) = answer.into_parts();
     let body = body.collect().await.map_err(broken)?.to_bytes();
-    drop(driver);
+    if let Some(place) = &mut place {
+        **place = Some(link);
+    }
     let headers = head
         .headers
         .iter()
@@ -131,6 +192,7 @@ async fn exchange(address: SocketAddr, request: &HttpRequest, user_agent: &str) 
     Ok(HttpResponse { status: head.status.as_u16(), headers, body })
 }
 
+#[derive(Debug)]
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
@@ -143,6 +205,7 @@ fn message(
     address: SocketAddr,
     request: &HttpRequest,
     user_agent: &str,
+    last: bool,
 ) -> Result<http::Request<Full<Bytes>>, HttpError> {
     let malformed = |reason: String| HttpError::Malformed {
         method: request.method.clone(),
@@ -174,10 +237,10 @@ fn message(
     for (name, value) in request.caller.headers(request.form) {
         builder = builder.header(name, value);
     }
-    builder
-        .header("Connection", "close")
-        .body(Full::new(request.body.clone()))
-        .map_err(|error| malformed(format!("a header is not one: {error}")))
+    if last {
+        builder = builder.header("Connection", "close");
+    }
+    builder.body(Full::new(request.body.clone())).map_err(|error| malformed(format!("a header is not one: {error}")))
 }
 
 #[cfg(test)]
@@ -231,6 +294,69 @@ mod tests {
         assert!(sent.contains(&format!("x-amzn-trace-id: {}\r\n", request.caller.xray_header())), "{sent}");
         assert_eq!((response.status, response.header("X-ANSWER")), (200, Some("a")));
         assert_eq!(&response.body[..], b"ok");
+    }
+
+    /// Answers each connection with these answers, one for each request, and then closes it or leaves it open. Returns by whichever
+    /// request came when: the connection that each came over, and its head.
+    async fn serve_many(
+        answers: usize,
+        closes: bool,
+    ) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<(usize, String)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            for number in 1.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                for _ in 0..answers {
+                    let mut received = Vec::new();
+                    while !received.ends_with(b"\r\n\r\n") {
+                        let mut buffer = [0; 1024];
+                        let count = stream.read(&mut buffer).await.unwrap();
+                        received.extend_from_slice(&buffer[..count]);
+                    }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                    tell.send((number, String::from_utf8(received).unwrap())).unwrap();
+                }
+                if !closes {
+                    open.push(stream);
+                }
+            }
+        });
+        (address, told)
+    }
+
+    async fn over(connection: Option<&Connection>, address: SocketAddr) -> HttpResponse {
+        let limit = Duration::from_secs(20);
+        send_noting(connection, address, &request("GET", "/"), "m", limit, || ()).await.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn requests_over_a_kept_connection_share_one_and_others_have_their_own() {
+        let (address, mut told) = serve_many(2, false).await;
+        let connection = Connection::default();
+        for _ in 0..2 {
+            assert_eq!(over(Some(&connection), address).await.status, 200);
+            let (number, head) = told.recv().await.unwrap();
+            assert_eq!(number, 1);
+            assert!(!head.contains("connection: close"), "{head}");
+        }
+        assert_eq!(over(None, address).await.status, 200);
+        let (number, head) = told.recv().await.unwrap();
+        assert_eq!(number, 2);
+        assert!(head.contains("connection: close"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn where_the_service_closes_a_kept_connection_the_next_request_opens_another() {
+        let (address, mut told) = serve_many(1, true).await;
+        let connection = Connection::default();
+        for expected in 1..=3 {
+            assert_eq!(over(Some(&connection), address).await.status, 200);
+            assert_eq!(told.recv().await.unwrap().0, expected);
+            // That it was closed may be known now, or only once the next request is sent.
+        }
     }
 
     #[tokio::test]

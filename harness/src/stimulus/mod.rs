@@ -9,5 +9,5 @@ mod delivery;
 mod pressure;
 
 pub use context::{Caller, ContextForm};
-pub use delivery::{Delivery, HttpRequest, HttpResponse, Identity, Invocation};
+pub use delivery::{Client, Delivery, HttpRequest, HttpResponse, Identity, Invocation};
 pub(crate) use pressure::{Pressure, standstills};

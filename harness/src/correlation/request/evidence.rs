@@ -198,7 +198,7 @@ pub struct RequestEvidence {
     /// Records that came again each time the request was repeated: those of `guessed` that came behind the answer, and those
     /// that name the trace of another request.
     pub repeated: Vec<Arc<LogRecord>>,
-    /// What came with a request that was not repeated yet: nothing says whose it is.
+    /// What came with a request that was not repeated yet, or never is: nothing says whose it is.
     pub untried: Doubtful,
     /// Root spans of other traces that began inside of the request, of a service that had ended before anybody saw whether it
     /// begins such ones by itself: nobody can say any more whose they are.

@@ -14,19 +14,21 @@ use crate::{
 };
 
 impl Search<'_> {
-    /// What is proven to be of the request, and what would have to be. Only a `GET` may be repeated, and a function is
-    /// complete when it freezes. `traces` are the request's own, and `taken` that which is known to be of it by other signs.
+    /// What is proven to be of the request, and what would have to be. Only a `GET` may be repeated: of another one's the second
+    /// is what nothing says of whose it is. A function is complete when it freezes. `traces` are the request's own, and `taken`
+    /// that which is known to be of it by other signs.
     pub(super) fn doubtful(&self, traces: &[TraceId], taken: &HashSet<TraceId>) -> (Doubtful, Doubtful) {
         let found = match self.options.window_end {
-            Some(end)
-                if self.options.exclusive && self.delivery.method == "GET" && self.delivery.invocation.is_none() =>
-            {
+            Some(end) if self.options.exclusive && self.delivery.invocation.is_none() => {
                 self.beside(end, traces, taken)
             }
             _ => Doubtful::default(),
         };
         if found.is_empty() {
             return Default::default();
+        }
+        if !self.delivery.may_be_repeated() {
+            return (Doubtful::default(), found.beside_fences(self.capture));
         }
         match found.clone().repeated(self.capture, &self.delivery.target) {
             Some(repeated) => (repeated, Doubtful::default()),

@@ -138,12 +138,16 @@ impl Returned {
         if self.span_parts.is_empty() && self.log_parts.is_empty() {
             return self.logs.len() >= workers;
         }
+        !self.logs.is_empty() && self.without_logs(capture).is_empty()
+    }
+
+    /// The processes that matter and export log records, and of which none came for a fence.
+    pub(super) fn without_logs(&self, capture: &Capture) -> BTreeSet<Instance> {
         let parts = self.span_parts.union(&self.log_parts);
-        let missing: BTreeSet<&Instance> = parts.filter(|part| !self.logs.contains(*part)).collect();
-        let exported = |record: &LogRecord| {
-            let instance = record.resource.as_ref().and_then(|resource| resource.instance());
-            missing.contains(&instance)
+        let exports = |part: &Instance| {
+            let instance = |record: &LogRecord| record.resource.as_ref().and_then(|resource| resource.instance());
+            capture.logs().only(LogRow::is_exported).any(|record| instance(record) == *part)
         };
-        !self.logs.is_empty() && (missing.is_empty() || !capture.logs().only(LogRow::is_exported).any(|r| exported(r)))
+        parts.filter(|part| !self.logs.contains(*part) && exports(part)).cloned().collect()
     }
 }

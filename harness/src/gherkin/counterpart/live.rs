@@ -23,7 +23,7 @@ use crate::{
     evidence::{ActRecord, Settled, StepRecord, Undertaking},
     gherkin::run::Running,
     report::Problem,
-    stimulus::{Delivery, HttpRequest, HttpResponse, Identity},
+    stimulus::{Client, Delivery, HttpRequest, HttpResponse, Identity},
 };
 
 /// A running deployment as one scenario uses it.
@@ -105,29 +105,29 @@ impl Live {
         change(&mut act.undertaking);
     }
 
-    pub(super) async fn send(&self, request: HttpRequest, identity: Identity) -> Result<Delivery, Problem> {
-        self.send_noting(request, identity, Delivery::clone).await
+    pub(super) async fn send(&self, request: HttpRequest, client: Client) -> Result<Delivery, Problem> {
+        self.send_noting(request, client, Delivery::clone).await
     }
 
-    pub(super) async fn send_in_bulk(&self, request: HttpRequest, identity: Identity) -> Result<Delivery, Problem> {
+    pub(super) async fn send_in_bulk(&self, request: HttpRequest, client: Client) -> Result<Delivery, Problem> {
         let lean = |sent: &Delivery| {
             let response = HttpResponse { status: sent.response.status, headers: Vec::new(), body: Bytes::new() };
             Delivery { response, ..sent.clone() }
         };
-        self.send_noting(request, identity, lean).await
+        self.send_noting(request, client, lean).await
     }
 
     async fn send_noting(
         &self,
         request: HttpRequest,
-        identity: Identity,
+        client: Client,
         noted: impl FnOnce(&Delivery) -> Delivery,
     ) -> Result<Delivery, Problem> {
-        let digest = Undertaking::digest_of_request(&request, &identity);
+        let digest = Undertaking::digest_of_request(&request, &client);
         let (method, target, headers) = (request.method.clone(), request.target.clone(), request.headers.clone());
         let at = self.begun(Undertaking::Sent { method, target, headers, form: request.form, delivery: None }, digest);
         let before = self.store().look(Capture::last_seq);
-        let sent = self.running.instance.send_for(request, identity).await;
+        let sent = self.running.instance.send_for(request, client).await;
         let sent = sent.map_err(|error| self.no_answer(&error, before));
         self.done(at, sent.as_ref().err(), |act| {
             if let (Undertaking::Sent { delivery, .. }, Ok(sent)) = (act, &sent) {

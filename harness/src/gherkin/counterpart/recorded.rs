@@ -15,7 +15,7 @@ use crate::{
     deployment::{Exit, Memory, assembly::answering},
     evidence::{ActRecord, ScenarioRecord, Settled, Undertaking, unmask},
     report::Problem,
-    stimulus::{Delivery, HttpRequest, Identity},
+    stimulus::{Client, Delivery, HttpRequest, Identity},
 };
 
 /// What one scenario did to its deployment, and what came of it.
@@ -109,13 +109,8 @@ impl Recorded {
         Ok(act)
     }
 
-    pub(super) fn send(
-        &self,
-        request: &HttpRequest,
-        identity: &Identity,
-        secrets: &[String],
-    ) -> Result<Delivery, Problem> {
-        let digest = Undertaking::digest_of_request(request, identity);
+    pub(super) fn send(&self, request: &HttpRequest, client: &Client, secrets: &[String]) -> Result<Delivery, Problem> {
+        let digest = Undertaking::digest_of_request(request, client);
         let what = format!("{} {}", request.method, request.target);
         let act = self.take(Wanted::Done, &what, secrets, |act| act.digest == digest)?;
         answer(act)

@@ -7,7 +7,10 @@ use super::super::{
     registry::{Arguments, Keyword, Need, StepDefinition, StepResult},
     world::{Sent, World},
 };
-use crate::{report::Problem, stimulus::ContextForm};
+use crate::{
+    report::Problem,
+    stimulus::{ContextForm, http::Connection},
+};
 
 pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
@@ -110,7 +113,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let context = client_context(arguments.doc_string()?)?;
                 let scene = world.scene()?;
                 scene.only_a_function_hears("a client context")?;
-                scene.draft.identity.client_context = Some(context);
+                scene.draft.client.identity.client_context = Some(context);
                 Ok(())
             })
         },
@@ -129,7 +132,23 @@ pub(super) const STEPS: &[StepDefinition] = &[
                     "cognitoIdentityId": arguments.text(0),
                     "cognitoIdentityPoolId": arguments.text(1),
                 });
-                scene.draft.identity.cognito = Some(identity.to_string());
+                scene.draft.client.identity.cognito = Some(identity.to_string());
+                Ok(())
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Given,
+        expression: "the client keeps its connection open",
+        about: "Requests that follow one another go over one connection for as long as the service keeps it too, as they come from a \
+                load balancer; each of several clients has one of its own. Otherwise each request has a new one, so that a context \
+                that is kept with a connection goes unnoticed. One connection comes to one worker process: who wants to see all of \
+                them does not say this. To a function there is no connection, and it says nothing.",
+        example: "Given the client keeps its connection open",
+        need: Need::Shared,
+        run: |world, _| {
+            Box::pin(async {
+                world.scene()?.draft.client.connection = Some(Connection::default());
                 Ok(())
             })
         },
@@ -186,7 +205,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let requests =
                     (0..count).map(|_| scene.draft.request(arguments.text(1), arguments.text(2), Bytes::new()));
                 let sending = requests
-                    .map(|request| scene.instance.send(request, scene.draft.identity.clone(), &scene.draft.secrets))
+                    .map(|request| scene.instance.send(request, scene.draft.one_of_several(), &scene.draft.secrets))
                     .collect::<Vec<_>>();
                 for delivery in join_all(sending).await {
                     scene.sent.push(Sent::new(delivery?));
@@ -206,7 +225,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 let event = scene.read_event(arguments.text(0))?;
-                let identity = scene.draft.identity.clone();
+                let identity = scene.draft.client.identity.clone();
                 let delivery = scene.instance.deliver(event, identity, &scene.draft.secrets).await?;
                 scene.sent.push(Sent::new(delivery));
                 Ok(())
@@ -242,7 +261,7 @@ fn send<'a>(world: &'a mut World, arguments: &'a Arguments, body: Bytes) -> Loca
     Box::pin(async move {
         let scene = world.scene()?;
         let request = scene.draft.request(arguments.text(0), arguments.text(1), body);
-        let delivery = scene.instance.send(request, scene.draft.identity.clone(), &scene.draft.secrets).await?;
+        let delivery = scene.instance.send(request, scene.draft.client.clone(), &scene.draft.secrets).await?;
         scene.sent.push(Sent::new(delivery));
         Ok(())
     })

@@ -136,8 +136,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         about: "The trace of every request of the scenario is whole, there is at least one log record or structured line of it, \
                 and every one of them meets the five conditions: its ids are not zero; the span they name was received in \
                 that trace; that span is one of the request that the line speaks of; the trace is the caller's; on Lambda its \
-                request id is the invocation's. What the caller does not sample has no spans and still has lines. Of requests that \
-                were sent at the same time and also alone, each has what one has alone.",
+                request id is the invocation's. What the caller does not sample has no spans and still has lines. Requests that were sent \
+                at the same time and also alone are not mixed either: see “the requests at the same time do not mix”.",
         example: "Then the request is correlated",
         need: Need::Alone,
         run: |world, _| {
