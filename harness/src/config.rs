@@ -482,7 +482,9 @@ impl Deployment {
         for (key, given) in
             [("workers", self.workers != 1), ("fence", self.fence.is_some()), ("quiet", self.quiet.is_some())]
         {
-            if self.kind.is_lambda() && given {
+            // One that does not freeze has no other proof than a silence.
+            let proven = key != "quiet" || self.function.freezes();
+            if self.kind.is_lambda() && given && proven {
                 problems.push(format!("`{key}` is not for a function: the freeze proves that nothing more will come"));
             }
         }

@@ -24,7 +24,7 @@ use tracegate::{
     capture::{Mark, Store},
     config::Config,
     deployment::{Deployment, Proof, SiteError, process::ProcessSite},
-    stimulus::{Caller, ContextForm, Delivery, HttpRequest, Identity, http},
+    stimulus::{Caller, Client, ContextForm, Delivery, HttpRequest, Identity, http},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -583,7 +583,10 @@ async fn an_unmodified_runtime_sees_who_the_caller_is_and_nothing_when_nobody_sa
         ),
         cognito: Some(r#"{"cognitoIdentityId":"i","cognitoIdentityPoolId":"p"}"#.into()),
     };
-    let said = deployment.send_for(get("/", ContextForm::Both), identity.clone()).await.unwrap();
+    let said = deployment
+        .send_for(get("/", ContextForm::Both), Client { identity: identity.clone(), connection: None })
+        .await
+        .unwrap();
     assert_eq!(seen(&said)["client_context"]["client"]["appTitle"], "orders");
     assert_eq!(seen(&said)["client_context"]["custom"]["tenant"], "a");
     assert_eq!(seen(&said)["identity"], json!({ "identityId": "i", "identityPoolId": "p" }));

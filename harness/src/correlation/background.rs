@@ -101,7 +101,9 @@ fn lines_while_idle(capture: &Capture) -> HashSet<Shape> {
         while let Some(entry) = marks.next_if(|entry| entry.arrival.seq < record.arrival.seq) {
             match entry.mark {
                 Mark::Sent { .. } | Mark::FenceSent { .. } => under_way += 1,
-                Mark::Answered { .. } | Mark::FenceOver { .. } => under_way = under_way.saturating_sub(1),
+                Mark::Answered { .. } | Mark::Unanswered { .. } | Mark::FenceOver { .. } => {
+                    under_way = under_way.saturating_sub(1)
+                }
                 Mark::Ready => {}
                 Mark::StopRequested { .. } | Mark::Exited { .. } => return shapes,
                 _ => continue,

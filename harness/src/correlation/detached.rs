@@ -5,7 +5,7 @@
 //! context that it was made with. Time alone cannot tell that from a background thread, as with lines without ids. What tells
 //! is the same span, apart from its numbers, at a time when nothing was asked of the service.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use super::{
     Trace,
@@ -34,6 +34,12 @@ impl SpanShape {
     }
 }
 
+impl fmt::Display for SpanShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.kind, self.name)
+    }
+}
+
 /// The root spans of other traces that began inside one of the request's `entries`, and which the service does not begin by
 /// itself as well. Not among them: one with a link to another trace, which says whose it is (a queue may still be busy with an
 /// earlier request, of which nothing came where its caller did not sample it); and one from another process, unless it took a call or a message there. What arrived before `since` is not looked at.
@@ -42,7 +48,10 @@ pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[Tra
     let began_inside = |span: &Span| {
         let beside = |entry: &Arc<Span>| match (entry.resource.instance(), span.resource.instance()) {
             (Some(one), Some(other)) => one == other || span.kind.takes_calls(),
-            _ => true,
+            _ => {
+                let names = entry.resource.service_name().zip(span.resource.service_name());
+                names.is_none_or(|(one, other)| one == other) || span.kind.takes_calls()
+            }
         };
         entries.iter().any(|entry| entry.is_open_at(span.start_unix_nano) && beside(entry))
     };
@@ -191,7 +200,7 @@ pub(super) fn idle(capture: &Capture) -> Vec<(u64, u64)> {
                 idle.extend(until_now(since.take()));
                 under_way += 1;
             }
-            Mark::Answered { .. } | Mark::FenceOver { .. } => {
+            Mark::Answered { .. } | Mark::Unanswered { .. } | Mark::FenceOver { .. } => {
                 under_way = under_way.saturating_sub(1);
                 since = (under_way == 0).then_some(now);
             }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-use super::RequestEvidence;
+use super::{RequestEvidence, Stranger, request::is_ours};
 use crate::telemetry::{IdClaim, LogRecord, Span, SpanId, SpanKind, TraceId, Value, embedded_json};
 
 /// Why a record is not correlated: which of the five conditions it fails.
@@ -30,6 +30,13 @@ pub enum Uncorrelated {
         span_id: SpanId,
         /// The entry span above it, as `SERVER "GET /files/" (id)`.
         entry: String,
+    },
+    /// (3) The span that it names is in a trace that work of this request began.
+    CutOff {
+        /// The span.
+        span_id: SpanId,
+        /// The topmost span above it, as `INTERNAL "mail" (id)`.
+        top: String,
     },
     /// (3) The request that it speaks of is not the one whose span it names.
     OtherContent {
@@ -67,7 +74,7 @@ impl Uncorrelated {
         match self {
             Self::NoIds { .. } => 1,
             Self::SpanNotReceived { .. } => 2,
-            Self::OtherRequest { .. } | Self::OtherContent { .. } => 3,
+            Self::OtherRequest { .. } | Self::CutOff { .. } | Self::OtherContent { .. } => 3,
             Self::OtherTrace { .. } => 4,
             Self::OtherInvocation { .. } | Self::NoInvocationSpan { .. } => 5,
         }
@@ -83,6 +90,12 @@ impl fmt::Display for Uncorrelated {
             }
             Self::OtherRequest { span_id, entry } => {
                 write!(f, "it names the span {span_id}, which is of another request: {entry}")
+            }
+            Self::CutOff { span_id, top } => {
+                write!(
+                    f,
+                    "it names the span {span_id}, which is not in the request's trace: {top} began one of its own"
+                )
             }
             Self::OtherContent { field, said, sent } => {
                 write!(f, "it speaks of another request: {field} is {said:?}, this request's is {sent:?}")
@@ -157,8 +170,19 @@ fn span_is_known_and_own(record: &LogRecord, evidence: &RequestEvidence, failure
     }
     match evidence.outside.get(&(trace_id, span_id)) {
         Some(entry) => {
-            let entry = format!("{} {:?} ({})", entry.kind, entry.name, entry.span_id);
-            failures.push(Uncorrelated::OtherRequest { span_id, entry });
+            let top = format!("{} {:?} ({})", entry.kind, entry.name, entry.span_id);
+            let mut began_by_it = evidence.strangers.iter().filter_map(|stranger| match stranger {
+                Stranger::OtherTrace { span } | Stranger::Detached { span } | Stranger::Repeated { span } => Some(span),
+                _ => None,
+            });
+            // A call that was taken may be another client's.
+            let cut_off = entry.kind != SpanKind::Server
+                && began_by_it.any(|span| (span.trace_id, span.span_id) == (entry.trace_id, entry.span_id));
+            failures.push(if cut_off {
+                Uncorrelated::CutOff { span_id, top }
+            } else {
+                Uncorrelated::OtherRequest { span_id, entry: top }
+            });
         }
         None if evidence.refused.contains(&(trace_id, span_id)) => {}
         None if evidence.sampled() => failures.push(Uncorrelated::SpanNotReceived { trace_id, span_id }),
@@ -190,6 +214,12 @@ fn other_content(record: &LogRecord, evidence: &RequestEvidence) -> Option<(Stri
     };
     let differs = |(field, said): (&str, &str), sent: &str| Some((field.to_owned(), said.to_owned(), sent.to_owned()));
     let agent = get(&["headers.user-agent", "headers.user_agent", "user_agent.original", "http.user_agent"]);
+    // A record of a call out is written in the span of who makes it, and quotes that call. Another request of the harness's has a
+    // User-Agent of the harness's.
+    if is_ours(&evidence.user_agent) {
+        let another = |(_, said): &(&str, &str)| is_ours(said) && *said != evidence.user_agent;
+        return agent.filter(another).and_then(|said| differs(said, &evidence.user_agent));
+    }
     if let Some(said) = agent.filter(|(_, said)| !evidence.user_agent.is_empty() && *said != evidence.user_agent) {
         return differs(said, &evidence.user_agent);
     }

@@ -49,9 +49,10 @@ impl Doubtful {
     }
 
     /// Only what came again in each trial with the request, and in none without; of what is in another trace only that which the
-    /// repeated request had none of in its own. `None` where the request was not repeated.
-    pub fn repeated(self, capture: &Capture, target: &str) -> Option<Self> {
-        let trials = Trials::of(capture, target)?;
+    /// repeated request had none of in its own. `None` where the request was not repeated, or answered with another status than
+    /// `status`: then it was not the same.
+    pub fn repeated(self, capture: &Capture, target: &str, status: u16) -> Option<Self> {
+        let trials = Trials::of(capture, target, Some(status))?;
         let Self { mut lines, mut roots, mut strays, mut records } = self;
         if !(lines.is_empty() && records.is_empty()) {
             let came = trials.each(|trial| trial.records(capture));
@@ -68,23 +69,46 @@ impl Doubtful {
 
     /// Of what came with a request that may not be repeated: lines and root spans, without those that come with the harness's fences
     /// when nothing else is asked. What is in another request's trace may be what that one deferred.
-    pub fn beside_fences(self, capture: &Capture) -> Self {
+    /// `targets` are those of fences.
+    pub fn beside_fences(self, capture: &Capture, targets: &[&str]) -> Self {
         let Self { mut lines, mut roots, .. } = self;
-        let fences = fences_alone(capture);
+        let fences = fences_alone(capture, targets);
+        let since = fences.first().map_or(u64::MAX, |fence| fence.order.0);
         if !lines.is_empty() {
-            let came: Vec<_> = fences.iter().map(|fence| fence.records(capture)).collect();
-            lines.retain(|record| !came.iter().any(|shapes| shapes.contains_key(&Shape::of(record))));
+            let mut shapes: HashSet<Shape> = lines.iter().map(|record| Shape::of(record)).collect();
+            for record in capture.logs().since(since).filter(|record| record.format.is_structured()) {
+                let within = match record.exported_time() {
+                    Some(time) => holds(&fences, |fence| fence.time, time),
+                    None => holds(&fences, |fence| fence.order, record.arrival.seq),
+                };
+                if within {
+                    shapes.remove(&Shape::of(record));
+                }
+            }
+            lines.retain(|record| shapes.contains(&Shape::of(record)));
         }
         if !roots.is_empty() {
-            let came: Vec<_> = fences.iter().map(|fence| fence.spans(capture)).collect();
-            roots.retain(|span| !came.iter().any(|shapes| shapes.contains_key(&SpanShape::of(span))));
+            let began = |start: u64| holds(&fences, |fence| fence.time, start);
+            let came = capture.spans().since(since).only(|row| row.is_root() && began(row.start_unix_nano()));
+            let came: HashSet<SpanShape> = came.map(|span| SpanShape::of(span)).collect();
+            roots.retain(|span| !came.contains(&SpanShape::of(span)));
         }
         Self { lines, roots, ..Self::default() }
     }
 }
 
+/// Whether one of these times, which are in order and begin one after the other, holds `at`. Those that begin long before have
+/// ended: fences overlap by few.
+fn holds(times: &[Trial], of: impl Fn(&Trial) -> (u64, u64), at: u64) -> bool {
+    let begun = times.partition_point(|trial| of(trial).0 <= at);
+    times[..begun].iter().rev().take(OVERLAP).any(|trial| of(trial).1 >= at)
+}
+
+/// Fences that may be under way at the same time: several for each of many workers.
+const OVERLAP: usize = 256;
+
 /// The times in which fences were under way, up to [`WITHIN`] behind them, when no request had been for [`GRACE`].
-fn fences_alone(capture: &Capture) -> Vec<Trial> {
+fn fences_alone(capture: &Capture, targets: &[&str]) -> Vec<Trial> {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let (mut under_way, mut answered) = (0_usize, 0_u64);
     let mut open = HashMap::new();
@@ -96,14 +120,18 @@ fn fences_alone(capture: &Capture) -> Vec<Trial> {
                 under_way += 1;
                 open.clear();
                 // What comes from here on may be the request's.
-                for fence in &mut alone {
-                    fence.order.1 = fence.order.1.min(now.seq);
+                for fence in alone.iter_mut().rev().take_while(|fence| fence.order.1 == u64::MAX) {
+                    fence.order.1 = now.seq;
                     fence.time.1 = fence.time.1.min(now.unix_nano);
                 }
             }
-            Mark::Answered { .. } => (under_way, answered) = (under_way.saturating_sub(1), now.unix_nano),
-            Mark::FenceSent { fence, .. }
-                if under_way == 0 && now.unix_nano > answered.saturating_add(nanos(GRACE)) =>
+            Mark::Answered { .. } | Mark::Unanswered { .. } => {
+                (under_way, answered) = (under_way.saturating_sub(1), now.unix_nano)
+            }
+            Mark::FenceSent { fence, target }
+                if under_way == 0
+                    && targets.contains(&target.as_str())
+                    && now.unix_nano > answered.saturating_add(nanos(GRACE)) =>
             {
                 open.insert(fence, now);
             }
@@ -115,6 +143,7 @@ fn fences_alone(capture: &Capture) -> Vec<Trial> {
             _ => {}
         }
     }
+    alone.sort_unstable_by_key(|fence| fence.order.0);
     alone
 }
 
@@ -157,14 +186,15 @@ impl Trial {
 struct Trials(Vec<Trial>);
 
 impl Trials {
-    fn of(capture: &Capture, target: &str) -> Option<Self> {
+    fn of(capture: &Capture, target: &str, wanted: Option<u16>) -> Option<Self> {
         let mut begun = None;
         let mut trials = Vec::new();
         for entry in capture.lifecycle() {
             match &entry.mark {
                 Mark::Trial { target: of, asks } if of == target => begun = Some((*asks, entry.arrival)),
-                Mark::TrialOver { target: of, trace_id } if of == target => {
-                    if let Some((asks, from)) = begun.take() {
+                Mark::TrialOver { target: of, trace_id, status } if of == target => {
+                    let same = wanted.is_none() || status.is_none() || *status == wanted;
+                    if let Some((asks, from)) = begun.take().filter(|_| same) {
                         let order = (from.seq, entry.arrival.seq);
                         let time = (from.unix_nano, entry.arrival.unix_nano);
                         trials.push(Trial { asks, trace_id: *trace_id, order, time });
@@ -206,7 +236,7 @@ impl<T: Eq + Hash> Came<T> {
 
 /// Whether a request was repeated already.
 pub fn was_repeated(capture: &Capture, target: &str) -> bool {
-    Trials::of(capture, target).is_some()
+    Trials::of(capture, target, None).is_some()
 }
 
 #[cfg(test)]

@@ -20,7 +20,11 @@ fn tried(target: &str, came: impl Fn(bool, usize) -> bool) -> Store {
                 store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..line() }]);
                 export(&store, vec![Span { start_unix_nano: now, trace_id: trace_id(9), ..root(number) }]);
             }
-            store.mark(Mark::TrialOver { target: target(), trace_id: asks.then(|| trace_id(6)) });
+            store.mark(Mark::TrialOver {
+                target: target(),
+                trace_id: asks.then(|| trace_id(6)),
+                status: asks.then_some(200),
+            });
         }
     }
     store
@@ -36,7 +40,7 @@ fn root(id: u64) -> Span {
 
 fn repeated(store: &Store) -> Option<(usize, usize)> {
     let found = Doubtful { lines: vec![Arc::new(line())], roots: vec![Arc::new(root(2))], ..Doubtful::default() };
-    let repeated = store.look(|capture| found.repeated(capture, TARGET));
+    let repeated = store.look(|capture| found.repeated(capture, TARGET, 200));
     repeated.map(|repeated| (repeated.lines.len(), repeated.roots.len()))
 }
 
@@ -51,6 +55,14 @@ fn what_does_not_come_again_or_comes_in_between_too_was_not() {
     assert_eq!(repeated(&tried(TARGET, |_, _| true)), Some((0, 0)), "a job that runs often");
     assert_eq!(repeated(&tried(TARGET, |asks, trial| asks && trial != 1)), Some((0, 0)), "by chance");
     assert_eq!(repeated(&tried(TARGET, |asks, trial| asks || trial == 2)), Some((0, 0)), "by chance");
+}
+
+#[test]
+fn a_repetition_that_was_answered_otherwise_says_nothing_of_the_request() {
+    let found = || Doubtful { lines: vec![Arc::new(line())], ..Doubtful::default() };
+    let store = tried(TARGET, |asks, _| asks);
+    assert!(store.look(|capture| found().repeated(capture, TARGET, 401)).is_none());
+    assert!(store.look(|capture| found().repeated(capture, TARGET, 200)).is_some());
 }
 
 #[test]
@@ -119,7 +131,7 @@ fn untriable(fence: u64, again: u64) -> (usize, usize) {
         match what {
             's' => mark(Mark::Sent { delivery: "d".into() }),
             'a' => mark(Mark::Answered { delivery: "d".into() }),
-            'f' => mark(Mark::FenceSent { fence: "f".into(), target: String::new() }),
+            'f' => mark(Mark::FenceSent { fence: "f".into(), target: "/up".into() }),
             'o' => mark(Mark::FenceOver { fence: "f".into() }),
             _ => {
                 store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..line() }]);
@@ -130,7 +142,7 @@ fn untriable(fence: u64, again: u64) -> (usize, usize) {
     }
     let roots = vec![Arc::new(root(2))];
     let found = Doubtful { lines: vec![Arc::new(line())], roots: roots.clone(), strays: roots, ..Doubtful::default() };
-    let left = store.look(|capture| found.beside_fences(capture));
+    let left = store.look(|capture| found.beside_fences(capture, &["/up"]));
     assert!(left.strays.is_empty(), "what is in another request's trace may be what that one deferred");
     (left.lines.len(), left.roots.len())
 }
@@ -232,7 +244,7 @@ fn strayed(carried_on: bool, in_trace: impl Fn(bool) -> &'static [u8]) -> Store 
             store.add_line(String::new(), |_, arrival| vec![LogRecord { arrival, ..record }]);
         }
         let trace_id = asks.then(|| trace_id(6));
-        store.mark(Mark::TrialOver { target: TARGET.into(), trace_id });
+        store.mark(Mark::TrialOver { target: TARGET.into(), trace_id, status: None });
     }
     store
 }
@@ -241,7 +253,7 @@ fn elsewhere(store: &Store) -> (usize, usize) {
     let stray = Span { trace_id: trace_id(8), ..span(2, Some(80), "price") };
     let records = vec![Arc::new(record(Some(8), Some(80)))];
     let found = Doubtful { strays: vec![Arc::new(stray)], records, ..Doubtful::default() };
-    let repeated = store.look(|capture| found.repeated(capture, TARGET)).unwrap();
+    let repeated = store.look(|capture| found.repeated(capture, TARGET, 200)).unwrap();
     (repeated.strays.len(), repeated.records.len())
 }
 

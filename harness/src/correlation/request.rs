@@ -74,7 +74,7 @@ pub fn request(capture: &Capture, delivery: &Delivery, options: Options<'_>) -> 
 }
 
 /// Whether a `User-Agent` is one that the harness gives its requests.
-fn is_ours(user_agent: &str) -> bool {
+pub(super) fn is_ours(user_agent: &str) -> bool {
     user_agent.starts_with("tracegate")
 }
 
@@ -101,7 +101,8 @@ impl Times {
     fn of(capture: &Capture, delivery: &Delivery) -> Self {
         let all = capture.lifecycle();
         let begins = |mark: &Mark| matches!(mark, Mark::Sent { .. } | Mark::FenceSent { .. });
-        let ends = |mark: &Mark| matches!(mark, Mark::Answered { .. } | Mark::FenceOver { .. });
+        let ends =
+            |mark: &Mark| matches!(mark, Mark::Answered { .. } | Mark::Unanswered { .. } | Mark::FenceOver { .. });
         let own @ (sent, answered) = (delivery.sent.unix_nano, delivery.answered.unix_nano);
         let mut neighbours = Vec::new();
         let behind = all.partition_point(|entry| entry.arrival.seq <= delivery.answered.seq);
@@ -207,7 +208,10 @@ impl<'a> Search<'a> {
             let speaks = |entry: &Entry| {
                 !entry.contradicts() && (entry.request_id == Some(true) || self.is_marked(&entry.span.attributes))
             };
-            let split = self.entries_of(trace_id).into_iter().filter(|entry| speaks(entry));
+            let split = self
+                .entries_of(trace_id)
+                .into_iter()
+                .filter(|entry| speaks(entry) && !detached::is_linked(&entry.span));
             strangers.extend(split.map(|entry| Stranger::OtherTrace { span: entry.span }));
         }
         let named = |stranger: &Stranger, span: &Arc<Span>| matches!(stranger, Stranger::OtherTrace { span: other } if Arc::ptr_eq(other, span));
@@ -223,9 +227,9 @@ impl<'a> Search<'a> {
             }
         }
         let trace = Trace::new(own, &self.remote_parents);
+        let mut stale = Vec::new();
         if self.options.exclusive {
-            let stale = detached::stale(self.capture, self.delivery, self.since(), &entries, &trace);
-            strangers.extend(stale.into_iter().map(|(span, entry)| Stranger::Stale { span, entry }));
+            stale = detached::stale(self.capture, self.delivery, self.since(), &entries, &trace);
             let calls = detached::stale_calls(self.capture, self.delivery, self.since(), &traces, &trace);
             strangers.extend(calls.into_iter().map(|(span, client)| Stranger::StaleCall { span, client }));
         }
@@ -234,6 +238,11 @@ impl<'a> Search<'a> {
             _ => None,
         });
         let (repeated, untried) = self.doubtful(&traces, &taken.collect());
+        // What an earlier request deferred may look just so, and is not set off by this one. Where that can be tried, it is.
+        if self.is_tried() {
+            stale.retain(|(span, _)| repeated.strays.iter().any(|stray| Arc::ptr_eq(stray, span)));
+        }
+        strangers.extend(stale.into_iter().map(|(span, entry)| Stranger::Stale { span, entry }));
         let known: HashSet<SpanId> = strangers.iter().filter_map(Stranger::span).map(|span| span.span_id).collect();
         let spans = repeated.roots.into_iter().chain(repeated.strays).filter(|span| !known.contains(&span.span_id));
         strangers.extend(spans.map(|span| Stranger::Repeated { span }));

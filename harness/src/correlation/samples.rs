@@ -74,6 +74,7 @@ pub(crate) fn delivery() -> Delivery {
         method: "GET".into(),
         target: "/files/a.txt?x=1".into(),
         user_agent: "tracegate-mark-1".into(),
+        headers: Vec::new(),
         caller: Some(Caller { trace_id: trace_id(1), span_id: span_id(99), sampled: true }),
         form: ContextForm::Both,
         sent: Arrival { seq: 2, unix_nano: 5 },

@@ -265,12 +265,12 @@ impl Service {
         let mut trouble = None;
         // Rounds that came back, and not from every process that matters.
         let mut astray = 0;
-        let again: BTreeSet<&str> = deliveries
+        let again: BTreeSet<(&str, &[(String, String)])> = deliveries
             .iter()
-            .filter(|delivery| delivery.method == "GET" && delivery.target != spec.fence_target())
-            .map(|delivery| delivery.target.as_str())
+            .filter(|delivery| delivery.may_be_repeated() && delivery.target != spec.fence_target())
+            .map(|delivery| (delivery.target.as_str(), delivery.headers.as_slice()))
             .collect();
-        let again: Vec<&str> = again.into_iter().collect();
+        let again: Vec<(&str, &[(String, String)])> = again.into_iter().collect();
         let mut rounds = tokio::time::interval(SPACING);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -293,12 +293,12 @@ impl Service {
             }
             let round = if spec.workers > 1 { PER_WORKER * spec.workers } else { 1 };
             // The delivery's own target goes where the delivery went, if the fence's did not.
-            let target = match again.len() {
+            let (target, headers) = match again.len() {
                 1.. if astray >= if spec.workers > 1 { ROUNDS_ASTRAY } else { 1 } => again[(astray - 1) % again.len()],
-                _ => spec.fence_target(),
+                _ => (spec.fence_target(), [].as_slice()),
             };
             let requests = (0..round).map(|_| {
-                let (fence, request) = self.begin(spec, store, target);
+                let (fence, request) = self.begin(spec, store, target, headers);
                 fences.push(fence.clone());
                 let limit = spec.request_timeout.min(deadline.saturating_duration_since(Instant::now()));
                 self.send_fence(store, fence, request, limit)
@@ -370,8 +370,16 @@ impl Service {
     }
 
     /// Notes that a request of the harness's own is about to be sent.
-    fn begin(&self, spec: &config::Deployment, store: &Store, target: &str) -> (Fence, HttpRequest) {
-        let (request, mark) = (probe(target), next_mark("tracegate-fence"));
+    fn begin(
+        &self,
+        spec: &config::Deployment,
+        store: &Store,
+        target: &str,
+        headers: &[(String, String)],
+    ) -> (Fence, HttpRequest) {
+        let (mut request, mark) = (probe(target), next_mark("tracegate-fence"));
+        // It is known by its User-Agent.
+        request.headers.extend(headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("user-agent")).cloned());
         let after = store.mark(Mark::FenceSent { fence: mark.clone(), target: target.to_owned() }).seq;
         self.fences.own(&request.caller);
         if target == spec.fence_target() {
@@ -391,12 +399,19 @@ impl Service {
         http::send(self.address, &request, &over.fence, limit).await
     }
 
-    /// Asks for a target once and waits for the answer, whatever it is. Returns the trace that it was told.
-    pub(super) async fn ask(&self, spec: &config::Deployment, store: &Store, target: &str) -> TraceId {
-        let (fence, request) = self.begin(spec, store, target);
+    /// Asks for a target once, with these headers, and waits for the answer, whatever it is. Returns the trace that it was told and the
+    /// status of the answer.
+    pub(super) async fn ask(
+        &self,
+        spec: &config::Deployment,
+        store: &Store,
+        target: &str,
+        headers: &[(String, String)],
+    ) -> (TraceId, Option<u16>) {
+        let (fence, request) = self.begin(spec, store, target, headers);
         let trace_id = fence.trace_id;
-        let _ = self.send_fence(store, fence, request, spec.request_timeout).await;
-        trace_id
+        let answer = self.send_fence(store, fence, request, spec.request_timeout).await;
+        (trace_id, answer.ok().map(|response| response.status))
     }
 
     fn proof(&self, store: &Store, fences: &[Fence], deliveries: &[&Delivery]) -> Proof {

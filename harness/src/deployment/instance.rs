@@ -134,13 +134,13 @@ impl Deployment {
     pub async fn send_for(&self, request: HttpRequest, client: Client) -> Result<Delivery, SiteError> {
         let mark = next_mark("tracegate");
         // What a scenario says was sent is what it wrote: a planted query is in no message.
-        let target = request.target.clone();
+        let (target, headers) = (request.target.clone(), request.headers.clone());
         let request = canary::plant(request, &self.spec.canaries(), &mark);
         let pressure = Pressure::now();
         let delivery = match &self.running {
             Running::Function(function) => {
                 let delivery = function.send(&self.spec, &self.store, request, client.identity, mark).await?;
-                Delivery { target, ..delivery }
+                Delivery { target, headers, ..delivery }
             }
             Running::Service(service) => {
                 let own = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
@@ -148,12 +148,17 @@ impl Deployment {
                 let sent = self.store.mark(Mark::Sent { delivery: mark.clone() });
                 let answered = Mark::Answered { delivery: mark.clone() };
                 let sending = (&request, client.connection.as_ref());
-                let (response, answered) = service.send(&self.spec, &self.store, sending, &mark, answered).await?;
+                let answer = service.send(&self.spec, &self.store, sending, &mark, answered).await;
+                let (response, answered) = answer.inspect_err(|_| {
+                    // Nothing is under way any more.
+                    self.store.mark(Mark::Unanswered { delivery: mark.clone() });
+                })?;
                 let told = request.form != ContextForm::Absent;
                 Delivery {
                     mark,
                     method: request.method,
                     target,
+                    headers,
                     user_agent,
                     caller: told.then_some(request.caller),
                     form: request.form,
@@ -242,11 +247,11 @@ impl Deployment {
         }
     }
 
-    /// Asks a service for a target once, for the harness's own sake, and says which trace it was told. What it answers does not
-    /// matter, and a function is not asked.
-    pub async fn ask(&self, target: &str) -> Option<TraceId> {
+    /// Asks a service for a target once, with these headers, for the harness's own sake, and says which trace it was told and what
+    /// status it answered with, if it did. A function is not asked.
+    pub async fn ask(&self, target: &str, headers: &[(String, String)]) -> Option<(TraceId, Option<u16>)> {
         match &self.running {
-            Running::Service(service) => Some(service.ask(&self.spec, &self.store, target).await),
+            Running::Service(service) => Some(service.ask(&self.spec, &self.store, target, headers).await),
             Running::Function(_) => None,
         }
     }

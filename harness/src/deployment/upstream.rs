@@ -9,6 +9,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
+use http_body_util::BodyExt as _;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
@@ -62,7 +63,7 @@ impl Drop for UpstreamServer {
 }
 
 async fn answer(State(role): State<Arc<Role>>, request: Request) -> Response {
-    let (parts, _) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let found = role.upstream.answers.iter().find(|answer| fits(answer, parts.method.as_str(), parts.uri.path()));
     let status = found.map_or(404, |answer| answer.status);
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -73,6 +74,8 @@ async fn answer(State(role): State<Arc<Role>>, request: Request) -> Response {
         headers: parts.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
         status,
     });
+    // An answer before the end of the body closes the connection under a client that is still sending.
+    while let Some(Ok(_)) = body.frame().await {}
     let mut response = Response::builder().status(status);
     for (name, value) in found.iter().flat_map(|answer| &answer.headers) {
         response = response.header(name, value);

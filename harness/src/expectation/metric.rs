@@ -127,6 +127,11 @@ impl MetricMatcher {
         Ok(total)
     }
 
+    /// Whether a metric came that fits, whatever its points are.
+    pub fn has_instrument<'a>(&self, metrics: impl IntoIterator<Item = &'a Arc<Metric>>) -> bool {
+        metrics.into_iter().any(|metric| self.metric_differences(metric).is_empty())
+    }
+
     fn metric_differences(&self, metric: &Metric) -> Vec<Difference> {
         let mut differences = Vec::new();
         let mut differs = |what: &str, found: String, expected: String| {
@@ -286,6 +291,15 @@ mod tests {
     fn a_metric_without_points_is_a_candidate_and_never_a_match() {
         let error = matcher().total(&[metric("a", MetricKind::Empty, Vec::new())]).unwrap_err();
         assert!(error.to_string().contains("points none (expected at least one)"));
+    }
+
+    #[test]
+    fn an_instrument_is_there_when_any_metric_of_its_name_came() {
+        let came = [metric("a", MetricKind::Histogram(Temporality::Cumulative), Vec::new())];
+        assert!(matcher().has_instrument(&came));
+        let other =
+            MetricMatcher { name: Some(TextMatcher::Exact("http.client.request.duration".into())), ..matcher() };
+        assert!(!other.has_instrument(&came) && !matcher().has_instrument(&[]));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What of all that was captured is a request's, and what is tried where nothing says so.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     time::Duration,
 };
 
@@ -98,19 +98,19 @@ impl Scene {
     /// whether it comes again.
     pub(super) async fn repeats(&self, which: &[usize]) {
         let store = self.instance.store();
-        let targets: BTreeSet<&str> = store.look(|capture| {
+        let targets: BTreeMap<&str, &[(String, String)]> = store.look(|capture| {
             let mine = which.iter().map(|&at| &self.sent[at]).filter(|sent| sent.delivery.may_be_repeated());
             // Nobody asks what has ended.
             let running = mine.filter(|sent| sent.proven_and_running().is_some());
             let open = running.filter(|sent| !was_repeated(capture, &sent.delivery.target));
             let open = open.filter(|sent| !self.evidence(capture, sent).untried.is_empty());
-            open.map(|sent| sent.delivery.target.as_str()).collect()
+            open.map(|sent| (sent.delivery.target.as_str(), sent.delivery.headers.as_slice())).collect()
         });
         if targets.is_empty() {
             return;
         }
-        for target in targets {
-            self.instance.repeat(target).await;
+        for (target, headers) in targets {
+            self.instance.repeat(target, headers).await;
         }
         // Spans come when their exporter sends them.
         let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();

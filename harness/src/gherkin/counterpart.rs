@@ -218,9 +218,9 @@ impl Counterpart {
     }
 
     /// Asks for a target a few times, and nothing in between, so that it can be seen what that sets off.
-    pub async fn repeat(&self, target: &str) {
+    pub async fn repeat(&self, target: &str, headers: &[(String, String)]) {
         if let Self::Live(live) = self {
-            live.repeat(target).await;
+            live.repeat(target, headers).await;
         }
     }
 

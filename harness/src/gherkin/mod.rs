@@ -5,6 +5,7 @@ mod attribution;
 mod context;
 mod counterpart;
 mod evidence;
+mod notation;
 mod observe;
 mod registry;
 mod replay;

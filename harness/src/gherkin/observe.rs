@@ -249,7 +249,11 @@ impl Scene {
             return false;
         }
         let patience = self.stage.spec.patience;
-        let wait = if self.stage.waited_in_vain.get() { store.look(slowest_export).min(patience) } else { patience };
+        // A span is exported when it ends, and work behind the answer may take its time.
+        let goes_on =
+            |capture: &Capture| which.iter().any(|&at| self.evidence(capture, &self.sent[at]).goes_on_behind());
+        let hurries = self.stage.waited_in_vain.get() && !store.look(goes_on);
+        let wait = if hurries { store.look(slowest_export).min(patience) } else { patience };
         let accepted =
             store.until(Instant::now() + wait, |capture| accept(self, capture).then_some(())).await.is_some();
         if !accepted {

@@ -69,6 +69,11 @@ impl Arguments {
         self.values.get(index).map_or("", String::as_str)
     }
 
+    /// Every argument, in order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.values.iter().map(String::as_str)
+    }
+
     /// The argument at `index` as a number.
     pub fn number<T: std::str::FromStr>(&self, index: usize) -> Result<T, Problem> {
         self.text(index)
@@ -76,10 +81,10 @@ impl Arguments {
             .map_err(|_| Problem::errored(format!("{:?} is not a number that fits", self.text(index))))
     }
 
-    /// The doc string below the step, without the line feed in front of its first line.
+    /// The doc string below the step, without the line of its quotes, on which a media type may stand (`"""json`).
     pub fn doc_string(&self) -> Result<&str, Problem> {
         let text = self.step.docstring.as_deref();
-        text.map(|text| text.strip_prefix('\n').unwrap_or(text))
+        text.map(|text| text.split_once('\n').map_or(text, |(_, text)| text))
             .ok_or_else(|| Problem::errored("this step needs a doc string (\"\"\") below it"))
     }
 
@@ -113,6 +118,18 @@ pub struct StepDefinition {
     /// What it needs.
     pub need: Need,
     pub(super) run: for<'a> fn(&'a mut World, &'a Arguments) -> LocalBoxFuture<'a, StepResult>,
+}
+
+impl StepDefinition {
+    /// Whether a doc string stands below it, as in its example.
+    pub fn takes_doc_string(&self) -> bool {
+        self.example.contains("\"\"\"")
+    }
+
+    /// Whether a table stands below it, as in its example.
+    pub fn takes_table(&self) -> bool {
+        self.example.lines().any(|line| line.trim_start().starts_with('|'))
+    }
 }
 
 impl fmt::Debug for StepDefinition {
@@ -174,9 +191,18 @@ pub(super) fn find(step: &Step) -> Option<(&'static StepDefinition, Arguments)> 
     let keyword = Keyword::from(step.ty);
     compiled().iter().filter(|compiled| compiled.definition.keyword == keyword).find_map(|compiled| {
         let captures = compiled.regex.captures(&step.value)?;
-        let values = captures.iter().skip(1).flatten().map(|group| unquote(group.as_str())).collect();
+        let groups = captures.iter().skip(1).flatten().map(|group| group.as_str());
+        // The rest of a line is what stands there, quotes and all.
+        let given = parameters_of(compiled.definition.expression);
+        let plain = |(group, name): (&str, &str)| if name == "value" { group.to_owned() } else { unquote(group) };
+        let values = groups.zip(given).map(plain).collect();
         Some((compiled.definition, Arguments { values, step: step.clone() }))
     })
+}
+
+/// The names of an expression's parameters, in their order.
+fn parameters_of(expression: &str) -> impl Iterator<Item = &str> {
+    expression.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0))
 }
 
 /// The expression closest to a step that no definition fits.
@@ -250,6 +276,24 @@ mod tests {
         let step = &steps_of("Then the response statuss is 200")[0];
         assert!(find(step).is_none());
         assert_eq!(nearest(step).unwrap().expression, "the response status is {int}");
+    }
+
+    #[test]
+    fn every_group_of_an_expression_is_one_of_its_parameters() {
+        for compiled in compiled() {
+            let parameters = parameters_of(compiled.definition.expression).count();
+            assert_eq!(compiled.regex.captures_len() - 1, parameters, "{}", compiled.definition.expression);
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_line_keeps_its_quotes_and_a_doc_string_loses_its_media_type() {
+        let step = &steps_of("Then the response header \"etag\" is \"5d41\"")[0];
+        assert_eq!(find(step).unwrap().1.texts().collect::<Vec<_>>(), ["etag", "\"5d41\""]);
+        for quotes in ["\"\"\"", "\"\"\"json"] {
+            let step = &steps_of(&format!("Then the response body is the JSON\n{quotes}\n[1]\n\"\"\""))[0];
+            assert_eq!(find(step).unwrap().1.doc_string().unwrap().trim(), "[1]");
+        }
     }
 
     #[test]

@@ -12,8 +12,15 @@ use cucumber::{
     tag::Ext as _,
 };
 
-use super::registry;
-use crate::{config, invariant};
+use super::{
+    notation,
+    registry::{self, StepDefinition},
+};
+use crate::{
+    config,
+    expectation::{TextMatcher, ValueMatcher},
+    invariant,
+};
 
 /// What a tag begins with that opts out of an invariant.
 pub(super) const EXCEPT: &str = "except:";
@@ -80,7 +87,7 @@ pub struct Selected<'a> {
 /// Everything that is wrong with the text of a feature, all steps at once.
 pub fn select(paths: &[PathBuf], tags: Option<&str>) -> Result<Selection, SelectError> {
     let tags = tags.map(parse_tags).transpose()?;
-    let mut features = Vec::new();
+    let (mut features, mut problems) = (Vec::new(), Vec::new());
     for named in paths {
         let (path, line) = at_line(named);
         let mut files = BTreeSet::new();
@@ -89,14 +96,23 @@ pub fn select(paths: &[PathBuf], tags: Option<&str>) -> Result<Selection, Select
             return Err(SelectError::NoFeatures { path: named.clone() });
         }
         for file in files {
-            let mut feature = read(&file)?;
+            let (mut feature, wrong) = read(&file)?;
+            problems.extend(wrong);
             if let Some(line) = line {
                 keep_at(&mut feature, line);
+            }
+            let malformed = |error: cucumber::feature::ExpandExamplesError| SelectError::Malformed {
+                path: file.clone(),
+                message: error.to_string(),
+            };
+            let mut feature = feature.expand_examples().map_err(malformed)?;
+            if let Some(line) = line {
+                keep_example_at(&mut feature, line);
             }
             features.push(feature);
         }
     }
-    let problems: Vec<String> = features.iter().flat_map(problems).collect();
+    problems.extend(features.iter().flat_map(undefined_in));
     if !problems.is_empty() {
         return Err(SelectError::Undefined { problems });
     }
@@ -163,12 +179,23 @@ fn at_line(path: &Path) -> (&Path, Option<usize>) {
     if path.exists() { (path, None) } else { split().unwrap_or((path, None)) }
 }
 
-/// Keeps the scenario in which a line is; all, if it is before the first.
+/// Keeps the scenario or outline in which a line is; all, if it is before the first.
 fn keep_at(feature: &mut Feature, line: usize) {
     let all = feature.scenarios.iter().chain(feature.rules.iter().flat_map(|rule| &rule.scenarios));
-    let Some(begins) = all.map(|scenario| scenario.position.line).filter(|&begins| begins <= line).max() else {
-        return;
-    };
+    if let Some(begins) = all.map(|scenario| scenario.position.line).filter(|&begins| begins <= line).max() {
+        keep_those_at(feature, begins);
+    }
+}
+
+/// Keeps the row of an outline's examples that a line is; all of them, if it is none.
+fn keep_example_at(feature: &mut Feature, line: usize) {
+    let mut all = feature.scenarios.iter().chain(feature.rules.iter().flat_map(|rule| &rule.scenarios));
+    if all.any(|scenario| scenario.position.line == line) {
+        keep_those_at(feature, line);
+    }
+}
+
+fn keep_those_at(feature: &mut Feature, begins: usize) {
     feature.scenarios.retain(|scenario| scenario.position.line == begins);
     for rule in &mut feature.rules {
         rule.scenarios.retain(|scenario| scenario.position.line == begins);
@@ -184,13 +211,22 @@ fn collect(path: &Path, files: &mut BTreeSet<PathBuf>) {
     }
 }
 
-fn read(path: &Path) -> Result<Feature, SelectError> {
-    let malformed = |message: String| SelectError::Malformed { path: path.to_owned(), message };
-    let feature = Feature::parse_path(path, GherkinEnv::default()).map_err(|error| {
-        let detail = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-        malformed(format!("{error}{detail}"))
-    })?;
-    feature.expand_examples().map_err(|error| malformed(error.to_string()))
+/// A feature, its outlines not yet expanded, and what is wrong with its text.
+fn read(path: &Path) -> Result<(Feature, Vec<String>), SelectError> {
+    let file = path.display().to_string();
+    // What cannot be read is the parser's to say.
+    let mut problems =
+        std::fs::read_to_string(path).map_or_else(|_| Vec::new(), |text| notation::in_tables(&file, &text));
+    let feature = match Feature::parse_path(path, GherkinEnv::default()) {
+        Ok(feature) => feature,
+        Err(_) if !problems.is_empty() => return Err(SelectError::Undefined { problems }),
+        Err(error) => {
+            let detail = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            return Err(SelectError::Malformed { path: path.to_owned(), message: format!("{error}{detail}") });
+        }
+    };
+    problems.extend(notation::not_played(&file, &feature));
+    Ok((feature, problems))
 }
 
 /// Keeps the scenarios whose tags, with those of their feature and rule, `allow` them.
@@ -205,7 +241,7 @@ fn keep(feature: &mut Feature, allow: impl Fn(&[String]) -> bool) {
     feature.rules.retain(|rule| !rule.scenarios.is_empty());
 }
 
-fn problems(feature: &Feature) -> Vec<String> {
+fn undefined_in(feature: &Feature) -> Vec<String> {
     let file = feature.path.as_deref().unwrap_or(Path::new("")).display().to_string();
     let backgrounds = feature.background.iter().chain(feature.rules.iter().filter_map(|rule| rule.background.as_ref()));
     let scenarios: Vec<&Scenario> =
@@ -214,10 +250,24 @@ fn problems(feature: &Feature) -> Vec<String> {
         .flat_map(|background| &background.steps)
         .chain(scenarios.iter().flat_map(|scenario| &scenario.steps));
     let mut problems: Vec<String> = steps.filter_map(|step| undefined(&file, step)).collect();
-    problems.extend(scenarios.iter().filter(|scenario| !proves_something(scenario)).map(|scenario| {
+    let of_feature = feature.background.iter().flat_map(|background| &background.steps);
+    let free = feature.scenarios.iter().map(|scenario| (scenario, None));
+    let ruled = feature
+        .rules
+        .iter()
+        .flat_map(|rule| rule.scenarios.iter().map(move |scenario| (scenario, rule.background.as_ref())));
+    for (scenario, background) in free.chain(ruled) {
+        let steps = of_feature.clone().chain(background.into_iter().flat_map(|background| &background.steps));
+        let kinds: Vec<StepType> = steps.chain(&scenario.steps).map(|step| step.ty).collect();
+        let missing = match (kinds.contains(&StepType::When), kinds.contains(&StepType::Then)) {
+            (true, true) => continue,
+            (true, false) => "no Then",
+            (false, true) => "no When",
+            (false, false) => "no When and no Then",
+        };
         let line = scenario.position.line;
-        format!("{file}:{line}  the scenario {:?} has no When or no Then, so it proves nothing", scenario.name)
-    }));
+        problems.push(format!("{file}:{line}  the scenario {:?} has {missing}, so it proves nothing", scenario.name));
+    }
     problems.extend(exceptions(&file, &feature.tags, feature.description.as_deref(), feature.position.line));
     for rule in &feature.rules {
         problems.extend(exceptions(&file, &rule.tags, rule.description.as_deref(), rule.position.line));
@@ -251,8 +301,9 @@ fn exceptions(file: &str, tags: &[String], description: Option<&str>, line: usiz
 }
 
 fn undefined(file: &str, step: &Step) -> Option<String> {
-    if registry::find(step).is_some() {
-        return None;
+    if let Some((definition, arguments)) = registry::find(step) {
+        let wrong = misplaced(definition, step).or_else(|| malformed_pattern(definition, &arguments, step));
+        return wrong.map(|wrong| format!("{file}:{}  {wrong}: {}{}", step.position.line, step.keyword, step.value));
     }
     let hint = registry::nearest(step)
         .map(|near| format!("; did you mean: {}", near.example.lines().next().unwrap_or_default()))
@@ -260,9 +311,40 @@ fn undefined(file: &str, step: &Step) -> Option<String> {
     Some(format!("{file}:{}  no step is defined for: {}{}{hint}", step.position.line, step.keyword, step.value))
 }
 
-fn proves_something(scenario: &Scenario) -> bool {
-    scenario.steps.iter().any(|step| step.ty == StepType::When)
-        && scenario.steps.iter().any(|step| step.ty == StepType::Then)
+/// What stands below a step and is not for it, or is missing there: it would be ignored.
+fn misplaced(definition: &StepDefinition, step: &Step) -> Option<String> {
+    let (takes_text, takes_table) = (definition.takes_doc_string(), definition.takes_table());
+    let longer = |takes: fn(&StepDefinition) -> bool| {
+        let mut longer = registry::definitions().filter(|other| takes(other) && other.keyword == definition.keyword);
+        let longer = longer.find(|other| {
+            other.expression.strip_prefix(definition.expression).is_some_and(|rest| rest.starts_with(" with the "))
+        });
+        let first = |other: &'static StepDefinition| other.example.lines().next().unwrap_or_default();
+        longer.map_or_else(String::new, |other| format!("; one does that is written {:?}", first(other)))
+    };
+    let table = step.table.as_ref();
+    match (step.docstring.is_some(), table) {
+        (true, _) if !takes_text => {
+            Some(format!("this step takes no doc string{}", longer(StepDefinition::takes_doc_string)))
+        }
+        (_, Some(_)) if !takes_table => {
+            Some(format!("this step takes no table{}", longer(StepDefinition::takes_table)))
+        }
+        (false, _) if takes_text => Some("this step needs a doc string (\"\"\") below it".into()),
+        (_, None) if takes_table => Some("this step needs a table below it".into()),
+        (_, Some(table)) if table.rows.len() < 2 => Some("the table has no row below its header".into()),
+        _ => None,
+    }
+}
+
+/// A regular expression that is none, in a text or a cell.
+fn malformed_pattern(definition: &StepDefinition, arguments: &registry::Arguments, step: &Step) -> Option<String> {
+    // A body is compared as it is.
+    let texts = (!definition.expression.contains("body")).then(|| arguments.texts());
+    let mut texts = texts.into_iter().flatten().filter_map(|text| TextMatcher::parse(text).err());
+    let cells = step.table.iter().flat_map(|table| table.rows.iter().skip(1).flatten());
+    let mut cells = cells.filter_map(|cell| ValueMatcher::parse(cell).err());
+    texts.next().or_else(|| cells.next()).map(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -315,6 +397,11 @@ mod tests {
             selection.scenarios().map(|selected| selected.scenario.name.clone()).collect::<Vec<_>>().join(" ")
         };
         assert_eq!([names(1), names(3), names(5), names(99)], ["one two", "one", "one", "two"]);
+        let outline = "  Scenario Outline: three <p>\n    When a client sends GET <p>\n    Then the response status is 200\n    \
+            Examples:\n      | p  |\n      | /a |\n      | /b |\n";
+        std::fs::write(&file, format!("{TWO}{outline}")).unwrap();
+        assert_eq!([names(10), names(11)], ["three /a three /b", "three /a three /b"], "its name, its step");
+        assert_eq!([names(15), names(16)], ["three /a", "three /b"], "its rows");
         let missing = format!("{}:1", folder.path().join("b.feature").display());
         assert!(select(&[missing.into()], None).unwrap_err().to_string().contains("b.feature:1"));
     }
@@ -325,6 +412,48 @@ mod tests {
             "Feature: f\n  Scenario: s\n    When a client sends GET /a\n    Then nonsense\n    And more nonsense\n";
         let error = selection(text, None).unwrap_err().to_string();
         assert!(error.contains("a.feature:4") && error.contains("a.feature:5"), "{error}");
+    }
+
+    #[test]
+    fn what_stands_below_a_step_that_does_not_take_it_is_refused_and_so_is_what_is_missing() {
+        let wrong = |step: &str| {
+            let text = format!("Feature: f\n  Scenario: s\n    When a client sends GET /a\n    {step}\n");
+            selection(&text, None).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let table = "\n      | attribute  | value |\n      | http.route | /a    |";
+        let error = wrong(&format!("Then the trace has a SERVER span \"GET /a\"{table}")).unwrap_err();
+        assert!(error.contains("a.feature:4  this step takes no table; one does that is written"), "{error}");
+        let error = wrong("And a client sends POST /a\n      \"\"\"\n      x\n      \"\"\"").unwrap_err();
+        assert!(error.contains("this step takes no doc string") && error.contains("with the body"), "{error}");
+        assert!(wrong("Then the trace has the shape").unwrap_err().contains("needs a doc string"));
+        assert!(wrong("Then the resource has the attributes").unwrap_err().contains("needs a table"));
+        let error = wrong("Then the resource has the attributes\n      | attribute | value |").unwrap_err();
+        assert!(error.contains("no row below its header"), "{error}");
+        assert_eq!(wrong(&format!("Then the resource has the attributes{table}")), Ok(()));
+    }
+
+    #[test]
+    fn a_regular_expression_that_is_none_is_refused_before_anything_runs() {
+        let wrong = |step: &str| {
+            let text = format!("Feature: f\n  Scenario: s\n    When a client sends GET /a\n    {step}\n");
+            selection(&text, None).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert!(wrong("Then the trace has no span \"/(/\"").unwrap_err().contains("a.feature:4"));
+        let cell = "\n      | attribute  | value |\n      | http.route | /(/   |";
+        assert!(wrong(&format!("Then the resource has the attributes{cell}")).is_err());
+        assert_eq!(wrong("Then the response body is \"/(/\""), Ok(()));
+    }
+
+    #[test]
+    fn a_when_in_the_background_counts() {
+        let background = |step: &str| {
+            let text =
+                format!("Feature: f\n  Background:\n    {step}\n  Scenario: s\n    Then the response status is 200\n");
+            selection(&text, None).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(background("When a client sends GET /a"), Ok(()));
+        let error = background("Given the client sends no trace context").unwrap_err();
+        assert!(error.contains("has no When, so it proves nothing"), "{error}");
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl Soak {
             method: self.method.clone(),
             target: self.target.clone(),
             user_agent: asked.user_agent.to_string(),
+            headers: Vec::new(),
             caller: asked.caller,
             form: self.form,
             sent: asked.sent,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cucumber::gherkin::{Scenario, Step};
+use cucumber::gherkin::{Scenario, Step, StepType};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::{
@@ -70,6 +70,9 @@ pub(super) struct Scene {
     pub draft: Draft,
     /// What was sent, in order.
     pub sent: Vec<Sent>,
+    /// How much of it the steps had judged when the last `When` steps began.
+    pub asked: usize,
+    judging: bool,
     /// How it was before the collector began to misbehave, once it has.
     pub ordeal: Option<Ordeal>,
     /// The soak that was sent last.
@@ -175,8 +178,9 @@ impl World {
     }
 
     /// A step begins.
-    pub(super) fn begin(&self, text: &str, step: &Step) {
-        if let Some(scene) = &self.scene {
+    pub(super) fn begin(&mut self, text: &str, step: &Step) {
+        if let Some(scene) = &mut self.scene {
+            scene.goes_on_to(step.ty);
             scene.instance.begin(text, digest_of(step));
         }
     }
@@ -272,7 +276,33 @@ impl Scene {
         let (draft, sent) = (Draft::default(), Vec::new());
         let (proofs, advice, lacking) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         let (ordeal, soak, began) = (None, None, Instant::now());
-        Self { stage, instance, feature, draft, sent, ordeal, soak, lacking, proofs, advice, began, hold }
+        let (asked, judging) = (0, false);
+        Self {
+            stage,
+            instance,
+            feature,
+            draft,
+            sent,
+            asked,
+            judging,
+            ordeal,
+            soak,
+            lacking,
+            proofs,
+            advice,
+            began,
+            hold,
+        }
+    }
+
+    /// A step of this kind comes: a `When` behind a `Then` asks anew.
+    fn goes_on_to(&mut self, step: StepType) {
+        match step {
+            StepType::Given => {}
+            StepType::When if self.judging => (self.asked, self.judging) = (self.sent.len(), false),
+            StepType::When => {}
+            StepType::Then => self.judging = true,
+        }
     }
 
     /// What came of its requests, for a report.

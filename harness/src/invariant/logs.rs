@@ -65,7 +65,12 @@ fn ids_resolve(subject: &Subject<'_>) -> Vec<String> {
         let broken = |failure: &&Uncorrelated| match failure {
             // That ids are there is for a step to say: not every line of every service is meant to have them.
             Uncorrelated::NoIds { .. } | Uncorrelated::NoInvocationSpan { .. } => false,
-            Uncorrelated::SpanNotReceived { .. } => judge_spans,
+            // A server's access log that quotes the header that it was sent names the caller's span.
+            Uncorrelated::SpanNotReceived { trace_id, span_id } => {
+                let callers =
+                    evidence.caller.is_some_and(|caller| (caller.trace_id, caller.span_id) == (*trace_id, *span_id));
+                judge_spans && !callers
+            }
             // Where the service began a trace of its own, its records follow.
             Uncorrelated::OtherTrace { .. } => !in_tree,
             _ => true,

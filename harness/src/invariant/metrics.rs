@@ -15,6 +15,9 @@ use crate::{
 /// Histograms with a measurement a request that a server took (semantic conventions, stable and old).
 const REQUESTS: [&str; 2] = ["http.server.request.duration", "http.server.duration"];
 
+/// The attribute of spans and points that says which of a server's routes it is.
+const ROUTE: &str = "http.route";
+
 pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "metric-counts",
@@ -23,7 +26,8 @@ pub(super) const RULES: &[Rule] = &[
                 added up",
         limits: "Fewer are sound: health checks may be left out, and what came last may not be exported yet. Not judged where \
                  one process of the deployment calls another one's server, which takes requests that nobody sent from outside (as many \
-                 as its SERVER spans begin traces of their own are allowed for), nor while no span says whether it does.",
+                 as its SERVER spans begin traces of their own are allowed for, and what was measured on routes of which no span came), nor \
+                 while no span says whether it does.",
         source: "semantic conventions, HTTP metrics, http.server.request.duration",
         check: counts,
     },
@@ -48,13 +52,15 @@ fn counts(subject: &Subject<'_>) -> Vec<String> {
     let marks = |of: &dyn Fn(&Mark) -> bool| capture.lifecycle().iter().filter(|entry| of(&entry.mark)).count() as u64;
     let asked = marks(&asked).saturating_sub(marks(&|mark| *mark == Mark::ReadyUnheard));
     let others = LazyCell::new(|| taken_from_others(capture));
-    let too_many = |service: &str, count: u64| {
-        asked > 0 && count > asked && count > asked + others.get(service).copied().unwrap_or_default()
+    let unseen = LazyCell::new(|| without_spans(capture));
+    let too_many = |service: &str, count: u64, unseen: u64| {
+        let others = || others.get(service).copied().unwrap_or_default();
+        asked > 0 && count > asked && count > asked + others() + unseen
     };
     let mut found = Vec::new();
     let mut of_all_scopes: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
-    for ((service, scope, name), count) in totals(capture) {
-        if too_many(service, count) {
+    for (key @ (service, scope, name), count) in totals(capture, |_| true) {
+        if asked < count && too_many(service, count, unseen.get(&key).copied().unwrap_or_default()) {
             found.push(format!("{name} of {scope:?} in {service:?} counts {count} requests, and {asked} were sent"));
         }
         of_all_scopes.entry((service, name)).or_default().insert(scope, count);
@@ -63,7 +69,8 @@ fn counts(subject: &Subject<'_>) -> Vec<String> {
         // A backend that adds them up does not ask who measured.
         for ((service, name), scopes) in of_all_scopes {
             let count: u64 = scopes.values().sum();
-            if too_many(service, count) {
+            let unseen = || scopes.keys().filter_map(|scope| unseen.get(&(service, *scope, name))).sum();
+            if asked < count && too_many(service, count, unseen()) {
                 let scopes: Vec<String> = scopes.iter().map(|(scope, count)| format!("{scope:?} {count}")).collect();
                 found.push(format!(
                     "{name} in {service:?} counts {count} requests ({}), and {asked} were sent: is the server instrumented twice?",
@@ -78,6 +85,17 @@ fn counts(subject: &Subject<'_>) -> Vec<String> {
     }
     found.sort();
     found
+}
+
+/// What was measured on routes of which no SERVER span came, where routes are known of others: a service that leaves its health checks
+/// out of its spans may be asked for them by anybody.
+fn without_spans(capture: &Capture) -> HashMap<Key<'_>, u64> {
+    let servers = capture.spans().iter().filter(|span| span.kind == SpanKind::Server);
+    let routes: HashSet<&str> = servers.filter_map(|span| span.attributes.str(ROUTE)).collect();
+    if routes.is_empty() {
+        return HashMap::new();
+    }
+    totals(capture, |point| point.attributes.str(ROUTE).is_some_and(|route| !routes.contains(route)))
 }
 
 /// How many requests each service took that nobody sent from outside, as far as spans tell: those that carry no trace on, where
@@ -110,7 +128,7 @@ type Key<'a> = (&'a str, &'a str, &'a str);
 
 /// How many requests every service has measured with each scope: of a cumulative metric the last export of each process
 /// counts, of a delta metric every point, once however often its export was sent. Processes add up.
-fn totals(capture: &Capture) -> HashMap<Key<'_>, u64> {
+fn totals(capture: &Capture, counts: impl Fn(&DataPoint) -> bool) -> HashMap<Key<'_>, u64> {
     let mut processes = Vec::new();
     let mut latest: HashSet<(usize, Key<'_>)> = HashSet::new();
     let mut points: HashSet<String> = HashSet::new();
@@ -134,7 +152,8 @@ fn totals(capture: &Capture) -> HashMap<Key<'_>, u64> {
             let (from, to) = (point.start_unix_nano, point.time_unix_nano);
             !delta || points.insert(format!("{process} {key:?} {from} {to} {:?} {:?}", point.attributes, point.value))
         };
-        *totals.entry(key).or_default() += metric.points.iter().filter(new).map(measured).sum::<u64>();
+        *totals.entry(key).or_default() +=
+            metric.points.iter().filter(|point| counts(point)).filter(new).map(measured).sum::<u64>();
     }
     totals
 }

@@ -19,9 +19,10 @@
 //! | [`measurements`] | what metrics say in themselves |
 //! | [`secrets`] | planted values |
 //! | [`alike`] | what requests that are alike left |
-//! | [`unattributed`] | what nothing says of whose it is |
+//! | [`behind`] | what comes behind the answer |
 
 mod alike;
+mod behind;
 mod conventions;
 mod invocation;
 mod logs;
@@ -31,7 +32,6 @@ mod resources;
 mod secrets;
 mod spans;
 mod tree;
-mod unattributed;
 
 pub use secrets::Suspects;
 
@@ -150,7 +150,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         .chain(measurements::RULES)
         .chain(secrets::RULES)
         .chain(alike::RULES)
-        .chain(unattributed::RULES)
+        .chain(behind::RULES)
 }
 
 /// Everything that a request breaks, advice included, of the rules that are not in `except`.

@@ -67,11 +67,17 @@ pub(super) const RULES: &[Rule] = &[
         name: "sampled",
         grade: Always,
         about: "what the caller does not sample is not exported",
-        limits: "",
+        limits: "A service at the edge that begins a trace of its own decides for itself.",
         source: "OpenTelemetry specification, Trace SDK, ParentBased; X-Ray developer guide, Sampled=0",
-        check: |subject| match (subject.evidence.sampled(), subject.evidence.trace.spans().next()) {
-            (false, Some(span)) => vec![format!("{} {:?} was exported for an unsampled caller", span.kind, span.name)],
-            _ => Vec::new(),
+        check: |subject| {
+            let evidence = subject.evidence;
+            let carried_on = evidence.trace.spans().find(|span| evidence.told_traces.contains(&span.trace_id));
+            match (evidence.sampled(), carried_on) {
+                (false, Some(span)) => {
+                    vec![format!("{} {:?} was exported for an unsampled caller", span.kind, span.name)]
+                }
+                _ => Vec::new(),
+            }
         },
     },
     Rule {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     capture::sink::behaviour::Item,
-    correlation::{Orphan, Stranger, xray::XrayHeader},
+    correlation::{Orphan, Stranger, detached::SpanShape, xray::XrayHeader},
     stimulus::{ContextForm, Delivery},
     telemetry::{LogOrigin, LogRecord, Span, SpanId, SpanKind},
 };
@@ -114,7 +114,7 @@ pub(super) const RULES: &[Rule] = &[
                 Stranger::Stale { .. } | Stranger::StaleCall { .. } => subject.complete,
                 Stranger::SameTrace { .. } | Stranger::Record { .. } => false,
             };
-            subject.evidence.strangers.iter().filter(split).map(ToString::to_string).collect()
+            alike_once(subject.evidence.strangers.iter().filter(split))
         },
     },
     Rule {
@@ -127,6 +127,23 @@ pub(super) const RULES: &[Rule] = &[
         check: carries_on,
     },
 ];
+
+/// Each stranger once of those that are alike but for their numbers, with how many there are: one fault cuts off many spans.
+fn alike_once<'a>(strangers: impl Iterator<Item = &'a Stranger>) -> Vec<String> {
+    let mut told: Vec<(_, &Stranger, usize)> = Vec::new();
+    for stranger in strangers {
+        let alike = (std::mem::discriminant(stranger), stranger.span().map(|span| SpanShape::of(span)));
+        match told.iter_mut().find(|(other, ..)| *other == alike) {
+            Some((.., count)) => *count += 1,
+            None => told.push((alike, stranger, 1)),
+        }
+    }
+    let with_count = |(_, stranger, count): (_, &Stranger, usize)| match count {
+        1 => stranger.to_string(),
+        _ => format!("{stranger}; {} more are like it", count - 1),
+    };
+    told.into_iter().map(with_count).collect()
+}
 
 /// The span ids that the entry span may hang on, and whether it may hang on nothing.
 fn told(delivery: &Delivery) -> (Vec<SpanId>, bool) {
@@ -388,6 +405,16 @@ mod tests {
             assert!(broken(&invoked, vec![on(parent)], Vec::new(), true).is_empty(), "{parent:?}");
         }
         assert_eq!(broken(&invoked, vec![on(Some(51))], Vec::new(), true), ["remote-parent"]);
+    }
+
+    #[test]
+    fn spans_that_one_fault_cuts_off_are_told_once_with_their_number() {
+        let stranger = |id, name: &str| Stranger::Detached { span: Arc::new(samples::span(id, None, name)) };
+        let strangers = [stranger(2, "mail 1"), stranger(3, "mail 2"), stranger(4, "bill"), stranger(5, "mail 3")];
+        let told = alike_once(strangers.iter());
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("\"mail 1\"") && told[0].ends_with("; 2 more are like it"), "{told:?}");
+        assert!(told[1].contains("\"bill\"") && !told[1].contains("more are"), "{told:?}");
     }
 
     fn elsewhere(parent: Option<u64>, links: Vec<SpanLink>) -> Vec<&'static str> {

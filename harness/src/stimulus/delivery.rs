@@ -74,7 +74,12 @@ pub struct HttpResponse {
 impl HttpResponse {
     /// The first header of this name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.all(name).next()
+    }
+
+    /// Every header of this name, in any case.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
@@ -116,6 +121,10 @@ pub struct Delivery {
     pub target: String,
     /// `User-Agent` as sent.
     pub user_agent: String,
+    /// The headers that the scenario sent, without the context's, for sending the same again. They may hold credentials, and are
+    /// written nowhere.
+    #[serde(skip)]
+    pub headers: Vec<(String, String)>,
     /// The trace that the service must carry on, and in which headers it was told; `None` when the stimulus told
     /// nothing (or, for a literal event, nothing usable).
     pub caller: Option<Caller>,

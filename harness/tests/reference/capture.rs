@@ -115,6 +115,7 @@ fn request(json: &Json, (sent, answered): (u64, u64)) -> Request {
         method: text("method").or_else(|| json["event"]["httpMethod"].as_str().map(str::to_owned)).unwrap_or_default(),
         target: text("path").or_else(|| json["event"]["path"].as_str().map(str::to_owned)).unwrap_or_default(),
         user_agent,
+        headers: Vec::new(),
         caller,
         form: if caller.is_some() { ContextForm::Both } else { ContextForm::Absent },
         sent: Arrival { seq: sent, unix_nano: time(if lambda { "t_offered_ns" } else { "t_sent_ns" }) },

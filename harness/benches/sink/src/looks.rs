@@ -134,6 +134,7 @@ fn delivery(store: &Store, sample: usize) -> Delivery {
     let answered = store.mark(Mark::Answered { delivery: mark.clone() });
     Delivery {
         user_agent: mark.clone(),
+        headers: Vec::new(),
         mark,
         method: "GET".into(),
         target: "/files/a.txt".into(),

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{
@@ -19,6 +22,9 @@ use crate::capture::token::same;
 
 /// Connections that are kept ready; what comes beyond them waits for one round trip.
 const IDLE: usize = 16;
+
+/// Connections that fail one after the other before the neighbour is given up: one may be reset, or be late on a busy machine.
+const FAILURES: usize = 2 * IDLE;
 
 /// Which server of this process is behind which relay port. Clones are the same table, and it may grow while a tunnel
 /// is open.
@@ -62,6 +68,8 @@ pub(super) struct Shared {
     routes: Routes,
     pub(super) stop: CancellationToken,
     lost: Mutex<Option<String>>,
+    /// Connections that have failed since one was made.
+    failed: AtomicUsize,
 }
 
 impl Tunnel {
@@ -70,8 +78,9 @@ impl Tunnel {
     /// Fails when the neighbour cannot be reached, does not answer within 10 s or does not know the token.
     pub async fn open(control: SocketAddr, token: &str, routes: impl Into<Routes>) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let shared =
-            Arc::new(Shared { control, token: token.to_owned(), routes: routes.into(), stop, lost: Mutex::default() });
+        let (token, routes) = (token.to_owned(), routes.into());
+        let (lost, failed) = (Mutex::default(), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { control, token, routes, stop, lost, failed });
         let first = shared.connect().await?;
         tokio::spawn(keep_ready(shared.clone(), first));
         Ok(Self { shared })
@@ -120,6 +129,15 @@ impl Shared {
         .await
     }
 
+    /// One connection has failed; gives up when there is no hope.
+    fn failed(&self, error: &io::Error) {
+        let before = self.failed.fetch_add(1, Ordering::Relaxed);
+        let refused = matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidData);
+        if refused || before + 1 >= FAILURES {
+            self.give_up(error);
+        }
+    }
+
     fn give_up(&self, error: &io::Error) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.get_or_insert_with(|| format!("the relay at {} is gone: {error}", self.control));
@@ -142,6 +160,7 @@ async fn keep_ready(shared: Arc<Shared>, first: BufReader<TcpStream>) {
                         Some(tunnel) => tunnel,
                         None => shared.connect().await?,
                     };
+                    shared.failed.store(0, Ordering::Relaxed);
                     // Idle for as long as nobody connects: this wait has no bound by intent.
                     let port = line(&mut tunnel).await?;
                     Ok((tunnel, port))
@@ -152,7 +171,7 @@ async fn keep_ready(shared: Arc<Shared>, first: BufReader<TcpStream>) {
                         // A client or a server that hangs up ends this connection only.
                         drop(carry(&shared, tunnel, &port).await);
                     }
-                    Err(error) => shared.give_up(&error),
+                    Err(error) => shared.failed(&error),
                 }
             })
             .await;

@@ -154,6 +154,11 @@ pub enum Mark {
         #[serde(default)]
         target: String,
     },
+    /// A stimulus got no answer.
+    Unanswered {
+        /// As in [`Mark::Sent`].
+        delivery: String,
+    },
     /// The answer to it was read, or nobody waits for it any more.
     FenceOver {
         /// As in [`Mark::FenceSent`].
@@ -172,6 +177,9 @@ pub enum Mark {
         target: String,
         /// The trace that the request of the harness's own told the service to carry on, where it asked.
         trace_id: Option<TraceId>,
+        /// The status of its answer; `None` where nothing was asked, or nothing answered.
+        #[serde(default)]
+        status: Option<u16>,
     },
     /// The runtime took an event from `/next`.
     Dispatched {

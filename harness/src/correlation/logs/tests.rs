@@ -70,12 +70,33 @@ fn condition_three_a_span_of_another_request_fails_and_names_it() {
 }
 
 #[test]
+fn condition_three_a_span_in_a_trace_that_the_request_s_own_work_began_is_not_called_another_request_s() {
+    let cut_off = Span { trace_id: trace_id(5), ..span(5, None, "mail") };
+    let line = LogRecord { raw: "for tracegate-mark-1".into(), ..record(Some(5), Some(5)) };
+    let mut evidence = evidence_of(&delivery(), vec![entry(), cut_off.clone()], vec![line.clone()]);
+    evidence.strangers = vec![Stranger::Detached { span: cut_off.into() }];
+    let failures = correlated(&line, &evidence).unwrap_err();
+    assert_eq!(failures.iter().map(Uncorrelated::condition).collect::<Vec<_>>(), [3, 4]);
+    let told = failures[0].to_string();
+    assert!(told.ends_with("INTERNAL \"mail\" (0000000000000005) began one of its own"), "{told}");
+}
+
+#[test]
 fn condition_three_a_record_that_quotes_another_request_fails() {
     let quotes =
         |fields: &[(&str, &str)]| conditions(with_fields(record(Some(1), Some(1)), fields), &delivery(), vec![entry()]);
-    assert_eq!(quotes(&[("headers.user-agent", "other")]), [3]);
-    assert_eq!(quotes(&[("headers.accept", "*/*"), ("method", "POST"), ("path", "/files/a.txt")]), [3]);
-    assert_eq!(quotes(&[("headers.accept", "*/*"), ("method", "GET"), ("path", "/files/b.txt")]), [3]);
+    assert_eq!(quotes(&[("headers.user-agent", "tracegate-mark-2")]), [3]);
+    assert_eq!(quotes(&[("headers.user-agent", "python-httpx/0.27"), ("method", "GET"), ("path", "/stock")]), [0; 0]);
+    assert_eq!(quotes(&[("headers.accept", "*/*"), ("method", "POST"), ("path", "/stock")]), [0; 0], "a call out");
+    // A literal event has a User-Agent of its own, by which another one cannot be told.
+    let literal = Delivery { user_agent: "Custom User Agent String".into(), ..delivery() };
+    let of_literal = |fields: &[(&str, &str)]| {
+        let entry = with(span(1, Some(99), "GET /files/{path}"), SpanKind::Server, &[]);
+        conditions(with_fields(record(Some(1), Some(1)), fields), &literal, vec![entry])
+    };
+    assert_eq!(of_literal(&[("headers.user-agent", "other")]), [3]);
+    assert_eq!(of_literal(&[("headers.accept", "*/*"), ("method", "POST"), ("path", "/files/a.txt")]), [3]);
+    assert_eq!(of_literal(&[("headers.accept", "*/*"), ("method", "GET"), ("path", "/files/b.txt")]), [3]);
     assert_eq!(
         quotes(&[("headers.user-agent", "tracegate-mark-1"), ("method", "GET"), ("path", "/files/a.txt")]),
         [0; 0]
@@ -96,7 +117,7 @@ fn condition_three_does_not_take_an_outgoing_call_for_the_request() {
 fn condition_three_looks_into_the_message_of_an_otlp_record() {
     let mut otlp = record(Some(1), Some(1));
     (otlp.origin, otlp.format) = (crate::telemetry::LogOrigin::Otlp, LineFormat::Otlp);
-    otlp.message = "Request details: {\"headers\": {\"user-agent\": \"other\"}}".into();
+    otlp.message = "Request details: {\"headers\": {\"user-agent\": \"tracegate-mark-2\"}}".into();
     assert_eq!(conditions(otlp, &delivery(), vec![entry()]), [3]);
 }
 

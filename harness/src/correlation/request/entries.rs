@@ -113,8 +113,9 @@ impl Search<'_> {
         };
         let called = |span: &Span| {
             own.iter().any(|own| {
-                let during = own.is_open_at(span.start_unix_nano);
-                during && (by_a_client(span) || of_another(span, own))
+                // Also behind its end: what it handed on may be taken later.
+                let behind = span.start_unix_nano >= own.start_unix_nano;
+                behind && (span.kind == SpanKind::Consumer || by_a_client(span) || of_another(span, own))
             })
         };
         let entry = |span: &&&Arc<Span>| match span.parent_span_id {

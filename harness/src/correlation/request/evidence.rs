@@ -271,6 +271,12 @@ impl RequestEvidence {
             || (self.sampled() && self.not_received().next().is_some())
     }
 
+    /// Whether a span of the request began when its entry spans had ended.
+    pub fn goes_on_behind(&self) -> bool {
+        let end = self.entries.iter().map(|entry| entry.end_unix_nano).max();
+        end.is_some_and(|end| self.trace.spans().any(|span| span.start_unix_nano > end))
+    }
+
     /// The traces that lines name which came while nothing but this request was under way.
     pub fn traces_named_beside(&self) -> impl Iterator<Item = TraceId> {
         self.strangers.iter().filter_map(|stranger| match stranger {

@@ -28,12 +28,18 @@ impl Search<'_> {
             return Default::default();
         }
         if !self.delivery.may_be_repeated() {
-            return (Doubtful::default(), found.beside_fences(self.capture));
+            return (Doubtful::default(), found.beside_fences(self.capture, self.options.own_targets));
         }
-        match found.clone().repeated(self.capture, &self.delivery.target) {
+        match found.clone().repeated(self.capture, &self.delivery.target, self.delivery.response.status) {
             Some(repeated) => (repeated, Doubtful::default()),
             None => (Doubtful::default(), found),
         }
+    }
+
+    /// Whether what only the time attributes to the request is tried by repeating it.
+    pub(super) fn is_tried(&self) -> bool {
+        let complete = self.options.window_end.is_some() && self.options.exclusive;
+        complete && self.delivery.invocation.is_none() && self.delivery.may_be_repeated()
     }
 
     fn beside(&self, end: u64, traces: &[TraceId], taken: &HashSet<TraceId>) -> Doubtful {

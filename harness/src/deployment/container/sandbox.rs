@@ -111,6 +111,12 @@ impl ContainerSandbox {
         SiteError::because(format!("cannot {what} {}", self.what()), error)
     }
 
+    /// Whether the engine says so, or does not say.
+    async fn is_paused(&self, docker: &Docker) -> bool {
+        let inspected = docker.inspect_container(&self.id, None).await;
+        inspected.is_ok_and(|found| found.state.and_then(|state| state.paused) == Some(true))
+    }
+
     async fn signal(&self, signal: Signal) {
         let Ok(docker) = self.docker("signal").await else { return };
         let options = KillContainerOptionsBuilder::new().signal(signal.as_str()).build();
@@ -242,7 +248,12 @@ impl Sandbox for ContainerSandbox {
         let mut frozen = self.frozen.lock().await;
         if *frozen {
             let docker = self.docker("unpause").await?;
-            insist(|| docker.unpause_container(&self.id)).await.map_err(|error| self.cannot("unpause", error))?;
+            let unpause = async || match docker.unpause_container(&self.id).await {
+                // Engines let a paused container go on by themselves to deliver a signal.
+                Err(Error::DockerResponseServerError { .. }) if !self.is_paused(&docker).await => Ok(()),
+                other => other,
+            };
+            insist(unpause).await.map_err(|error| self.cannot("unpause", error))?;
             *frozen = false;
         }
         Ok(())

@@ -141,6 +141,8 @@ pub(super) struct Environment {
     /// Those of the extensions.
     pub(super) idle: BTreeMap<usize, Idle>,
     pub(super) invocations: u64,
+    /// How long its processes took to be started, before anything in them ran.
+    pub(super) launched: Duration,
 }
 
 /// What there is between two invocations.
@@ -248,9 +250,12 @@ impl Environments {
             State::Ready(environment) => *environment,
             State::Cold | State::InitFailed => {
                 // This Init is a part of the invocation, and counts against its limit.
-                deadline = Some(Instant::now() + timeout);
+                let began = Instant::now();
                 match self.init(timeout, InitPhase::Invoke).await {
-                    Ok(environment) => environment,
+                    Ok(environment) => {
+                        deadline = Some(began + timeout + environment.launched);
+                        environment
+                    }
                     Err(failed) => {
                         let again = if matches!(failed.why, Why::Site(_)) { State::Cold } else { State::InitFailed };
                         self.answer_failed_init(invoke, failed);
@@ -259,7 +264,6 @@ impl Environments {
                 }
             }
         };
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + timeout);
         self.invoke(environment, invoke, turn, deadline).await
     }
 
@@ -267,22 +271,39 @@ impl Environments {
     pub(super) fn answer_failed_init(&self, invoke: Invoke, failed: NoInit) {
         let Invoke { request_id, begun, reply, .. } = invoke;
         let known = Begun { request_id, environment: failed.environment, cold_start: true };
-        let _ = begun.send(known.clone());
-        let mut call = Call::new(known, reply);
+        let mut call = Call::new(known.clone(), reply);
         match failed.why {
             Why::Site(error) => call.refuse(error),
             Why::TimedOut(failure) | Why::Failed(failure) => call.fail_as(failure, &self.store),
         }
+        // Who waits for it judges at once, and how it failed must be there by then.
+        let _ = begun.send(known);
     }
 
-    /// One invocation in an environment that waits for it.
-    async fn invoke(&self, mut environment: Environment, invoke: Invoke, mut turn: Turn, deadline: Instant) -> State {
+    /// One invocation in an environment that waits for it. Its limit counts from when the function goes on, unless an Init has used some
+    /// of it.
+    async fn invoke(
+        &self,
+        mut environment: Environment,
+        invoke: Invoke,
+        mut turn: Turn,
+        deadline: Option<Instant>,
+    ) -> State {
         let Invoke { request_id, event, trace_header, identity, begun, reply, .. } = invoke;
         let cold_start = environment.invocations == 0;
         environment.invocations += 1;
         let known = Begun { request_id: request_id.clone(), environment: environment.name.clone(), cold_start };
         let _ = begun.send(known.clone());
         let mut call = Call::new(known, reply);
+        // Before it goes on, so that what arrives from then on is stored behind this mark.
+        if self.spec.function.freezes() {
+            self.store.mark(Mark::Thawed);
+        }
+        if let Err(error) = environment.processes.thaw().await {
+            call.refuse(error);
+            return State::Cold;
+        }
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + self.spec.function.timeout);
         let dispatch = Dispatch {
             request_id: request_id.clone(),
             invocation_id: fresh_id(),
@@ -292,14 +313,6 @@ impl Environments {
             identity,
             event,
         };
-        // Before it goes on, so that what arrives from then on is stored behind this mark.
-        if self.spec.function.freezes() {
-            self.store.mark(Mark::Thawed);
-        }
-        if let Err(error) = environment.processes.thaw().await {
-            call.refuse(error);
-            return State::Cold;
-        }
         let extensions = environment.api.extensions();
         let mut events: BTreeMap<usize, Bytes> = BTreeMap::new();
         if extensions.iter().any(|extension| extension.invoke) {
@@ -312,7 +325,7 @@ impl Environments {
         platform.start(&request_id, dispatch.trace_header.as_deref());
         let mut end = End::Success;
         let mut undelivered = Some(Box::new(dispatch));
-        let Environment { name, processes, mut api, mut waiting, mut idle, invocations } = environment;
+        let Environment { name, processes, mut api, mut waiting, mut idle, invocations, launched } = environment;
         let mut waiting = waiting.pop();
         // Once, and not each time around: what ends is one timer and one wait.
         let times_out = tokio::time::sleep_until(deadline);
@@ -333,7 +346,15 @@ impl Environments {
             }
             if waiting.is_some() && undelivered.is_none() && idle.len() == extensions.len() {
                 platform.report(&request_id, processes.memory_mb());
-                match processes.freeze().await {
+                let frozen = processes.freeze().await;
+                // One that ends between its request for the next event and the freeze has crashed in this invocation.
+                catch_up().await;
+                if processes.has_exited() {
+                    let (_, status) = processes.exited().await;
+                    call.fail("Runtime.ExitError", &format!("Runtime exited behind its answer: {status}"), &self.store);
+                    break (Reason::Failure, status);
+                }
+                match frozen {
                     Ok(true) => drop(self.store.mark(Mark::Frozen { request_id: Some(request_id.clone()) })),
                     Ok(false) => {}
                     Err(error) => {
@@ -344,7 +365,15 @@ impl Environments {
                 if let Some(asked) = waiting {
                     turn.warm = true;
                     let waiting = vec![asked];
-                    return State::Ready(Box::new(Environment { name, processes, api, waiting, idle, invocations }));
+                    return State::Ready(Box::new(Environment {
+                        name,
+                        processes,
+                        api,
+                        waiting,
+                        idle,
+                        invocations,
+                        launched,
+                    }));
                 }
                 break (Reason::Failure, "the runtime is gone".into());
             }
@@ -406,7 +435,7 @@ impl Environments {
         };
         platform.report(&request_id, processes.memory_mb());
         let waiting = waiting.into_iter().collect();
-        let left = Environment { name, processes, api, waiting, idle, invocations };
+        let left = Environment { name, processes, api, waiting, idle, invocations, launched };
         self.shutdown_as(left, reason, status).await;
         State::Cold
     }
@@ -445,14 +474,17 @@ impl Environments {
         let deadline = Instant::now() + SHUTDOWN;
         let extensions = api.extensions();
         let external = extensions.iter().any(|extension| extension.external);
-        if let Err(error) = processes.thaw().await {
-            tracing::warn!("{} cannot be thawed: {error}", processes.what());
-        }
         let grace = match (reason, external, extensions.is_empty()) {
             (Reason::Spindown, true, _) => Some(SHUTDOWN_OF_RUNTIME),
             (Reason::Spindown, false, false) => Some(SHUTDOWN_WITH_INTERNAL),
             _ => None,
         };
+        // What is killed at once must not get a moment in which it could still export: SIGKILL acts on the frozen too.
+        if !extensions.is_empty()
+            && let Err(error) = processes.thaw().await
+        {
+            tracing::warn!("{} cannot be thawed: {error}", processes.what());
+        }
         let mut exit = Exit { status: "no runtime is running".into(), orderly: true };
         if let Some(runtime) = processes.runtime() {
             exit = match grace {

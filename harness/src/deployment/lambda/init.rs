@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    environment::{Environment, Environments},
+    environment::{Environment, Environments, catch_up},
     extensions_api::Idle,
     platform::{End, InitPhase},
     processes::{Processes, Who},
@@ -71,8 +71,10 @@ impl Environments {
     async fn init_as(&self, name: &str, limit: Duration, phase: InitPhase) -> Result<Environment, Why> {
         let function = &self.spec.function;
         let site = self.place().await?;
-        // An image may have to be made first, which is no part of Init.
-        let deadline = Instant::now() + limit;
+        // An image may have to be made first, and an engine may take its time: neither is a part of Init.
+        let mut deadline = Instant::now() + limit;
+        let mut launched = Duration::ZERO;
+        let mut is_over = false;
         let external: Vec<String> = self.extensions.iter().filter_map(|launch| launch.extension.clone()).collect();
         let json_lines =
             self.launch.env.get("AWS_LAMBDA_LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json"));
@@ -91,6 +93,7 @@ impl Environments {
             let mut launch = launch.clone();
             let extension = launch.extension.clone().unwrap_or_default();
             variables::set_for_extension(&mut launch.env, function, &self.runtime_api, name);
+            let began = Instant::now();
             match site.launch(launch, self.store.clone()).await {
                 Ok(sandbox) => processes.add_extension(extension, sandbox),
                 Err(error) => {
@@ -98,7 +101,9 @@ impl Environments {
                     return Err(error.into());
                 }
             }
+            launched += began.elapsed();
         }
+        deadline += launched;
         let mut unregistered: BTreeSet<String> = external.into_iter().collect();
         let mut waiting = Vec::new();
         let mut idle: BTreeMap<usize, Idle> = BTreeMap::new();
@@ -107,6 +112,7 @@ impl Environments {
             if unregistered.is_empty() && processes.runtime().is_none() {
                 let mut launch = self.launch.clone();
                 variables::set(&mut launch.env, function, &self.runtime_api, name);
+                let began = Instant::now();
                 match site.launch(launch, self.store.clone()).await {
                     Ok(sandbox) => processes.add_runtime(sandbox),
                     Err(error) => {
@@ -114,6 +120,8 @@ impl Environments {
                         return Err(error.into());
                     }
                 }
+                launched += began.elapsed();
+                deadline += began.elapsed();
             }
             if !waiting.is_empty() && idle.len() == api.extension_count() {
                 break None;
@@ -140,7 +148,11 @@ impl Environments {
                     }
                 },
                 (who, status) = processes.exited() => break Some(Why::Failed(ended(who, &status))),
-                () = tokio::time::sleep_until(deadline) => {
+                () = tokio::time::sleep_until(deadline), if !is_over => {
+                    is_over = true;
+                    catch_up().await;
+                }
+                () = std::future::ready(()), if is_over => {
                     let registered = || {
                         let names: Vec<String> = api.extensions().into_iter().map(|extension| extension.name).collect();
                         if names.is_empty() { "none did".to_owned() } else { format!("there is {}", names.join(", ")) }
@@ -210,7 +222,7 @@ impl Environments {
                 return Err(error.into());
             }
         }
-        Ok(Environment { name: name.to_owned(), processes, api, waiting, idle, invocations: 0 })
+        Ok(Environment { name: name.to_owned(), processes, api, waiting, idle, invocations: 0, launched })
     }
 }
 

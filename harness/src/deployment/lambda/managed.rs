@@ -99,7 +99,7 @@ impl Environments {
         place: &Place,
         commands: &mut mpsc::UnboundedReceiver<Command>,
     ) -> bool {
-        let Environment { name, processes, mut api, waiting, mut idle, mut invocations } = environment;
+        let Environment { name, processes, mut api, waiting, mut idle, mut invocations, launched } = environment;
         let mut waiting: VecDeque<_> = waiting.into();
         let mut queue: VecDeque<Box<Dispatch>> = VecDeque::new();
         let mut running: HashMap<String, Running> = HashMap::new();
@@ -217,7 +217,7 @@ impl Environments {
                 }
             }
         };
-        let left = Environment { name, processes, api, waiting: waiting.into(), idle, invocations };
+        let left = Environment { name, processes, api, waiting: waiting.into(), idle, invocations, launched };
         match ending {
             Some(Ending { signal: Some((signal, grace)), reply }) if left.processes.extensions().is_empty() => {
                 let _ = reply.send(Some(self.stop(left, signal, grace).await));

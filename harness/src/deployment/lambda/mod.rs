@@ -38,7 +38,7 @@ use self::{
     runtime_api::Answer,
     trace::{RuntimeTrace, XRayHeader},
 };
-use super::{Exit, Incomplete, Launch, Proof, Site, SiteError, fence::quiet};
+use super::{Exit, Incomplete, Launch, Proof, Site, SiteError, fence::quiet, service::last_output};
 use crate::{
     capture::{Capture, Mark, Store},
     config,
@@ -167,6 +167,7 @@ impl Function {
             user_agent: own("user-agent").unwrap_or(&mark).to_owned(),
             method: request.method.clone(),
             target: request.target.clone(),
+            headers: request.headers.clone(),
             caller: Some(caller),
             form,
             sent: Arrival::default(),
@@ -211,6 +212,7 @@ impl Function {
             method: literal.method,
             target: literal.target,
             user_agent: literal.user_agent,
+            headers: Vec::new(),
             caller: Some(caller),
             form,
             sent: Arrival::default(),
@@ -268,7 +270,16 @@ impl Function {
             let limit = self.gateway.timeout().unwrap_or_default();
             let error = ("IntegrationTimeout".to_owned(), format!("the gateway waited {limit:?} for the function"));
             let begun = tokio::time::timeout(spec.start_timeout, begins).await.ok().and_then(Result::ok);
-            delivery.invocation = begun.map(|begun| invocation(begun, Some(error)));
+            let begun = begun.ok_or_else(|| {
+                SiteError::new(format!(
+                    "the gateway of deployment {} timed out, and the function's environment was not there {:?} later: set \
+                     `start-timeout` longer\n{}",
+                    spec.name,
+                    spec.start_timeout,
+                    last_output(store)
+                ))
+            })?;
+            delivery.invocation = Some(invocation(begun, Some(error)));
             return Ok(delivery);
         };
         let Outcome { begun, answer } = outcome.map_err(|_| stopped())??;

@@ -228,22 +228,27 @@ impl Live {
         problem
     }
 
-    pub(super) async fn repeat(&self, target: &str) {
+    pub(super) async fn repeat(&self, target: &str, headers: &[(String, String)]) {
         for round in 1..=TRIALS {
             let began = Instant::now();
-            self.trial(target, true, WITHIN).await;
+            self.trial(target, Some(headers), WITHIN).await;
             // As long as it was asked for at least, and each longer than the one before, so that what the service does every so
             // often is in a silence too.
             let silence = began.elapsed() * u32::try_from(round).unwrap_or(1);
-            self.trial(target, false, silence.min(self.running.instance.spec().patience)).await;
+            self.trial(target, None, silence.min(self.running.instance.spec().patience)).await;
         }
     }
 
-    async fn trial(&self, target: &str, asks: bool, watch: Duration) {
-        self.store().mark(Mark::Trial { target: target.to_owned(), asks });
-        let trace_id = if asks { self.running.instance.ask(target).await } else { None };
+    /// A time in which a target is asked for with these headers, or nothing is asked.
+    async fn trial(&self, target: &str, asks: Option<&[(String, String)]>, watch: Duration) {
+        self.store().mark(Mark::Trial { target: target.to_owned(), asks: asks.is_some() });
+        let asked = match asks {
+            Some(headers) => self.running.instance.ask(target, headers).await,
+            None => None,
+        };
         self.until(Instant::now() + watch, |_| None::<()>).await;
-        self.store().mark(Mark::TrialOver { target: target.to_owned(), trace_id });
+        let (trace_id, status) = asked.map_or((None, None), |(trace_id, status)| (Some(trace_id), status));
+        self.store().mark(Mark::TrialOver { target: target.to_owned(), trace_id, status });
     }
 
     pub(super) async fn settle_metrics(

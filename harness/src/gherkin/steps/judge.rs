@@ -24,8 +24,7 @@ pub(super) fn hanging(span: &Span) -> String {
     format!("{} {:?} hangs on {parent}", span.kind, span.name)
 }
 
-pub(super) fn trace_is(seen: &Seen<'_>, expected: Option<TraceId>, whose: &str) -> Result<(), String> {
-    let expected = expected.ok_or_else(|| "the client sent no trace context, so there is no caller".to_owned())?;
+pub(super) fn trace_is(seen: &Seen<'_>, expected: TraceId, whose: &str) -> Result<(), String> {
     match seen.evidence.trace_id() {
         Some(found) if found == expected => Ok(()),
         Some(found) => Err(format!("expected   {whose} {expected}\nfound      trace {found}")),
@@ -52,8 +51,25 @@ fn hanging_on_whose(delivery: &Delivery, span: &Span) -> String {
     format!("{}, {whose}", hanging(span))
 }
 
-pub(super) fn hangs_on(seen: &Seen<'_>, expected: Option<SpanId>, what: &str) -> Result<(), String> {
-    let expected = expected.ok_or_else(|| format!("there is no such thing as {what} here"))?;
+/// Whether the request's spans are a trace that no header named.
+pub(super) fn started_its_own(seen: &Seen<'_>) -> Result<(), String> {
+    let entry = match seen.evidence.entries.as_slice() {
+        [entry] if entry.parent_span_id.is_none() => entry,
+        [entry] => return Err(format!("expected   a root span without a parent\nclosest    {}", hanging(entry))),
+        entries => return Err(format!("expected   one root span\nreceived   {}", entries.len())),
+    };
+    let in_event = event_header(seen.delivery).ok().map(|header| header.root);
+    let mut told = seen.evidence.told_traces.iter().copied().chain(in_event);
+    if told.any(|told| told == entry.trace_id) {
+        let (kind, name, trace_id) = (entry.kind, &entry.name, entry.trace_id);
+        return Err(format!(
+            "expected   a trace that no header names\nclosest    {kind} {name:?} in the trace {trace_id}"
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn hangs_on(seen: &Seen<'_>, expected: SpanId, what: &str) -> Result<(), String> {
     match seen.evidence.entries.as_slice() {
         [] => Err(format!("expected   an entry span that hangs on {what}, {expected}\nreceived   no entry span")),
         entries => match entries.iter().find(|entry| entry.parent_span_id != Some(expected)) {
@@ -79,7 +95,7 @@ pub(super) fn event_header(delivery: &Delivery) -> Result<xray::XrayHeader, Stri
 /// Whether the entry spans hang on what the event's header says.
 pub(super) fn hangs_on_event(seen: &Seen<'_>, header: &xray::XrayHeader) -> Result<(), String> {
     if let Some(parent) = header.parent {
-        hangs_on(seen, Some(parent), "the parent in the event's X-Amzn-Trace-Id header")?;
+        hangs_on(seen, parent, "the parent in the event's X-Amzn-Trace-Id header")?;
     }
     let root = header.root;
     let what = "the trace of the event's X-Amzn-Trace-Id header";
@@ -188,7 +204,10 @@ pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher)
         closest.push(format!("{upstream:<10} {method} {target} came with {said}"));
     }
     if closest.is_empty() {
-        closest.push(format!("{upstream:<10} took no call since the request was sent"));
+        closest.push(format!(
+            "{upstream:<10} took no call since the request was sent: is [upstreams.{upstream}] in tracegate.toml, and does the service \
+             call {{upstream.{upstream}}}?"
+        ));
     }
     let span = &spans[0];
     Err(format!("expected   a call with trace {} span {}\n{}", span.trace_id, span.span_id, closest.join("\n")))
@@ -231,6 +250,7 @@ mod tests {
 
     use super::*;
     use crate::correlation::{Options, request, samples};
+    use crate::stimulus::ContextForm;
     use crate::telemetry::{SpanKind, SpanLink};
 
     #[test]
@@ -252,6 +272,23 @@ mod tests {
             judged(entry(7)),
             Err("broken     end-after-start: SERVER \"GET /\" ends 3 ns before it starts".to_owned())
         );
+    }
+
+    #[test]
+    fn a_trace_of_the_services_own_is_none_that_a_header_names() {
+        let own = |trace: u8, parent, form| {
+            let entry = samples::with(samples::span(1, parent, "GET /"), SpanKind::Server, &[]);
+            let agent = ("user_agent.original".to_owned(), "tracegate-mark-1".into());
+            let entry = Span { trace_id: samples::trace_id(trace), attributes: [agent].into_iter().collect(), ..entry };
+            let delivery = Delivery { form, ..samples::delivery() };
+            samples::store(vec![entry], Vec::new()).look(|capture| {
+                let evidence = request(capture, &delivery, Options::default());
+                started_its_own(&Seen { evidence, delivery: &delivery, capture, skew: Duration::ZERO })
+            })
+        };
+        assert_eq!(own(5, None, ContextForm::Absent), Ok(()));
+        assert!(own(1, None, ContextForm::XrayRoot).unwrap_err().contains("a trace that no header names"));
+        assert!(own(5, Some(7), ContextForm::Absent).unwrap_err().contains("a root span without a parent"));
     }
 
     const EVENT: u64 = 0xe0;
@@ -313,7 +350,7 @@ mod tests {
     fn a_span_on_the_events_parent_does_not_hang_on_the_runtimes_and_the_failure_says_so() {
         let header = format!("{ROOT};Parent={}", samples::span_id(EVENT));
         let on_runtime = |parent| {
-            let runtime = Some(samples::span_id(RUNTIME));
+            let runtime = samples::span_id(RUNTIME);
             judged(Some(parent), &header, |seen| hangs_on(seen, runtime, "the span in the runtime's trace header"))
         };
         assert_eq!(on_runtime(RUNTIME), Ok(()));

@@ -32,9 +32,10 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::Then,
         expression: "there is a log line {text}",
         about: "A line of the request contains this text in its message (or fits `/…/`). A log line is a line of stdout or \
-                stderr; where the service writes none for the request, its OTLP log records are meant.",
+                stderr; where the service writes no structured one for the request, its OTLP log records are meant too. A line of text \
+                without ids is the request's when it came while that was under way.",
         example: "Then there is a log line \"File not found\"",
-        need: Need::Shared,
+        need: Need::Alone,
         run: |world, arguments| {
             Box::pin(async {
                 let matcher = saying(arguments.text(0))?;
@@ -68,7 +69,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 inside the message counts.",
         example: "Then the log line \"Request details\" has the fields\n  | field          | value              |\n  | headers.accept \
                   | application/json,*/* |",
-        need: Need::Shared,
+        need: Need::Alone,
         run: |world, arguments| {
             Box::pin(async {
                 let fields = values(arguments.table(&["field", "value"])?)?;
@@ -82,7 +83,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
         expression: "the log line {text} has the level {text}",
         about: "One line with this message has this level; `warn` and `WARNING` are the same.",
         example: "Then the log line \"File not found\" has the level \"ERROR\"",
-        need: Need::Shared,
+        need: Need::Alone,
         run: |world, arguments| {
             Box::pin(async {
                 let level = Some(arguments.text(1).to_owned());
@@ -96,7 +97,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
         expression: "the log line {text} belongs to the span {text}",
         about: "One line with this message names a span of this name in the trace of the request.",
         example: "Then the log line \"Request details\" belongs to the span \"GET /files/\"",
-        need: Need::Shared,
+        need: Need::Alone,
         run: |world, arguments| {
             Box::pin(async {
                 let (line, span) = (saying(arguments.text(0))?, named(arguments.text(1))?);
@@ -143,7 +144,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 world
                     .scene()?
-                    .eventually(|seen| {
+                    .finally(|seen| {
                         let copies = compare_copies(&seen.evidence.logs);
                         let mut wrong: Vec<String> =
                             copies.disagreeing.iter().map(|pair| format!("differs    {pair}")).collect();
@@ -196,12 +197,13 @@ fn saying(text: &str) -> Result<LogMatcher, Problem> {
     Ok(LogMatcher { message: Some(message), ..LogMatcher::default() })
 }
 
-/// Among the lines of a request; among its OTLP log records when it wrote no line.
+/// Among the lines of a request; among its OTLP log records and lines of text when it wrote no structured line.
 fn find(matcher: &LogMatcher, seen: &Seen<'_>) -> Result<Vec<Arc<LogRecord>>, String> {
-    let evidence = &seen.evidence;
-    let lines = || evidence.logs.iter().chain(&evidence.text).filter(|record| record.origin != LogOrigin::Otlp);
-    let found = if lines().next().is_some() { matcher.find(lines()) } else { matcher.find(&evidence.logs) };
-    found.map_err(|no_match| no_match.to_string())
+    let RequestEvidence { logs, text, .. } = &seen.evidence;
+    let is_line = |record: &&Arc<LogRecord>| record.origin != LogOrigin::Otlp;
+    let has_lines = logs.iter().any(|record| is_line(&record));
+    let meant = logs.iter().chain(text).filter(|record| !has_lines || is_line(record));
+    matcher.find(meant).map_err(|no_match| no_match.to_string())
 }
 
 /// The five conditions for every record of a request, all that is wrong at once.

@@ -27,7 +27,8 @@ pub(super) const ALL: &[(&str, &[StepDefinition])] = &[
 /// What stands before the steps in their reference.
 pub(super) const INTRODUCTION: &str = "\
 Every scenario needs a `When` and a `Then`. `And` and `But` go on with the keyword before them. Steps speak of the last
-thing that was sent.
+thing that was sent, unless they say otherwise. What is wrong with a feature (an unknown step, a table below a step that takes none, a
+regular expression that is none, an outline without a row) is told before anything is started.
 
 **Parameters.** `{text}` is quoted text (`\\\"` and `\\\\` inside), `{int}` a whole number, `{method}` an HTTP method in
 capitals, `{target}` a path with an optional query as a client writes it, `{kind}` one of SERVER, CLIENT, INTERNAL,
@@ -36,7 +37,8 @@ PRODUCER, CONSUMER, `{status}` one of Unset, Ok, Error, `{value}` the rest of th
 request`, `logs requests for 2 s`, `requests for 500 ms`. A time begins with the first request that it is about.
 
 **Values** in tables and shapes: `200` is the int 200 and nothing else, `0.5` a double, `true` a bool, `\"200\"` the
-string 200, `/…/` a regular expression over the value as text, `*` any value, anything else the string as it stands.
+string 200, `/…/` a regular expression over the value as text, `*` any value, anything else the string as it stands. In a
+table `\\\\` stands for a backslash and `\\|` for a bar, as Gherkin has it: `/^2\\\\d\\\\d$/`.
 
 **Names** of spans: the exact name, or `/…/` for a regular expression.
 

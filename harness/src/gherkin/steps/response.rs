@@ -11,14 +11,15 @@ pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
         keyword: Keyword::Then,
         expression: "the response status is {int}",
-        about: "The status that an HTTP client reads; behind a gateway the one that the gateway makes of the response.",
+        about: "The status that an HTTP client reads; behind a gateway the one that the gateway makes of the response. Of every request of \
+                the `When` steps right above.",
         example: "Then the response status is 200",
         need: Need::Shared,
         run: |world, arguments| {
             Box::pin(async {
                 let expected: u16 = arguments.number(0)?;
                 let scene = world.scene()?;
-                for sent in &scene.sent {
+                for sent in &scene.sent[scene.asked..] {
                     if sent.delivery.response.status != expected {
                         return Err(differs(&format!("status {expected}"), &sent.delivery));
                     }
@@ -30,7 +31,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
         keyword: Keyword::Then,
         expression: "the response header {text} is {value}",
-        about: "The header's value as text, or `/…/`, or `*` for any value.",
+        about: "The header's value as text, with its quotes or without, or `/…/`, or `*` for any value. Of several headers of the name one \
+                has it.",
         example: "Then the response header \"content-type\" is application/json",
         need: Need::Shared,
         run: |world, arguments| {
@@ -39,9 +41,10 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let response = &delivery.response;
                 let expected = arguments.text(1);
                 let matcher = TextMatcher::parse(expected).map_err(|error| Problem::from_error(&error))?;
-                match response.header(arguments.text(0)) {
-                    Some(value) if expected == "*" || matcher.matches(value) => Ok(()),
-                    _ => Err(differs(&format!("header {} = {}", arguments.text(0), expected), delivery)),
+                let fits = |value: &str| expected == "*" || value == expected || matcher.matches(value);
+                match response.all(arguments.text(0)).any(fits) {
+                    true => Ok(()),
+                    false => Err(differs(&format!("header {} = {}", arguments.text(0), expected), delivery)),
                 }
             })
         },

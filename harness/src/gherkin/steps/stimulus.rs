@@ -61,13 +61,22 @@ pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
         keyword: Keyword::Given,
         expression: "the client sends the header {text} with the value {text}",
-        about: "A header of every request that follows.",
+        about: "A header of every request that follows. One with a trace context stands behind “the client sends no trace context”.",
         example: "Given the client sends the header \"Accept-Language\" with the value \"en\"",
         need: Need::Shared,
         run: |world, arguments| {
             Box::pin(async {
                 let header = (arguments.text(0).to_owned(), arguments.text(1).to_owned());
-                world.scene()?.draft.headers.push(header);
+                let draft = &mut world.scene()?.draft;
+                let is_context = |name: &&&str| header.0.eq_ignore_ascii_case(name);
+                if draft.form != ContextForm::Absent
+                    && let Some(name) = ["traceparent", "x-amzn-trace-id"].iter().find(is_context)
+                {
+                    return Err(Problem::errored(format!(
+                        "{name} would go out twice, as the client sends its own: say `Given the client sends no trace context` before"
+                    )));
+                }
+                draft.headers.push(header);
                 Ok(())
             })
         },

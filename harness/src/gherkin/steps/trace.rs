@@ -3,20 +3,30 @@
 use super::{
     super::{
         registry::{Arguments, Keyword, Need, StepDefinition},
-        world::World,
+        world::{Scene, World},
     },
-    judge::{both, carries_on, event_header, hanging, hangs_on, hangs_on_event, links_to, no_spans, trace_is, whole},
+    judge::{
+        both, carries_on, event_header, hanging, hangs_on, hangs_on_event, links_to, no_spans, started_its_own,
+        trace_is, whole,
+    },
 };
 use crate::{
     capture::Capture,
     expectation::{Canary, Shape, SpanMatcher, TextMatcher, ValueMatcher},
     invariant::Suspects,
     report::Problem,
+    stimulus::{Caller, ContextForm},
     telemetry::{Span, SpanKind, StatusCode},
 };
 
 /// The columns of a table of attributes.
 const ATTRIBUTES: [&str; 2] = ["attribute", "value"];
+
+/// The caller that the service was told of by the last request.
+fn caller(scene: &Scene) -> Result<Caller, Problem> {
+    let delivery = &scene.last()?.delivery;
+    delivery.caller.ok_or_else(|| Problem::errored("the client sent no trace context, so there is no caller"))
+}
 
 pub(super) const STEPS: &[StepDefinition] = &[
     StepDefinition {
@@ -27,7 +37,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
         need: Need::Shared,
         run: |world, _| {
             Box::pin(async {
-                world.scene()?.eventually(|seen| trace_is(seen, seen.delivery.trace_id(), "the caller's trace")).await
+                let scene = world.scene()?;
+                let caller = caller(scene)?.trace_id;
+                scene.eventually(|seen| trace_is(seen, caller, "the caller's trace")).await
             })
         },
     },
@@ -42,28 +54,27 @@ pub(super) const STEPS: &[StepDefinition] = &[
             Box::pin(async {
                 let scene = world.scene()?;
                 let root = event_header(&scene.last()?.delivery).map_err(Problem::errored)?.root;
-                scene.eventually(|seen| trace_is(seen, Some(root), "the trace in the event's header")).await
+                scene.eventually(|seen| trace_is(seen, root, "the trace in the event's header")).await
             })
         },
     },
     StepDefinition {
         keyword: Keyword::Then,
         expression: "the service started a trace of its own",
-        about: "The request came without a trace context, and its spans are a new trace whose root has no parent.",
+        about: "The request came without a trace context, and its spans are a new trace whose root has no parent: not that of a header that \
+                a gateway added either.",
         example: "Then the service started a trace of its own",
         need: Need::Alone,
         run: |world, _| {
             Box::pin(async {
-                world
-                    .scene()?
-                    .eventually(|seen| match seen.evidence.entries.as_slice() {
-                        [entry] if entry.parent_span_id.is_none() => Ok(()),
-                        [entry] => {
-                            Err(format!("expected   a root span without a parent\nclosest    {}", hanging(entry)))
-                        }
-                        entries => Err(format!("expected   one root span\nreceived   {}", entries.len())),
-                    })
-                    .await
+                let scene = world.scene()?;
+                if scene.last()?.delivery.form != ContextForm::Absent {
+                    return Err(Problem::errored(
+                        "the client sent a trace context, which is to be carried on: begin the scenario with `Given the client \
+                         sends no trace context`",
+                    ));
+                }
+                scene.eventually(started_its_own).await
             })
         },
     },
@@ -75,13 +86,9 @@ pub(super) const STEPS: &[StepDefinition] = &[
         need: Need::Shared,
         run: |world, _| {
             Box::pin(async {
-                world
-                    .scene()?
-                    .eventually(|seen| {
-                        let caller = seen.delivery.caller.map(|caller| caller.span_id);
-                        hangs_on(seen, caller, "the caller's span")
-                    })
-                    .await
+                let scene = world.scene()?;
+                let caller = caller(scene)?.span_id;
+                scene.eventually(|seen| hangs_on(seen, caller, "the caller's span")).await
             })
         },
     },
@@ -93,14 +100,12 @@ pub(super) const STEPS: &[StepDefinition] = &[
         need: Need::Shared,
         run: |world, _| {
             Box::pin(async {
-                world
-                    .scene()?
-                    .eventually(|seen| {
-                        let invocation = seen.delivery.invocation.as_ref();
-                        let parent = invocation.and_then(|invocation| invocation.runtime_parent);
-                        hangs_on(seen, parent, "the span in the runtime's trace header")
-                    })
-                    .await
+                let scene = world.scene()?;
+                let invocation = scene.last()?.delivery.invocation.as_ref();
+                let parent = invocation.and_then(|invocation| invocation.runtime_parent).ok_or_else(|| {
+                    Problem::errored("no trace header was handed out by a runtime: this deployment is no function, or was not invoked")
+                })?;
+                scene.eventually(|seen| hangs_on(seen, parent, "the span in the runtime's trace header")).await
             })
         },
     },
@@ -408,7 +413,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let attributes = expected(arguments)?;
                 world
                     .scene()?
-                    .eventually(|seen| {
+                    .finally(|seen| {
                         if seen.evidence.trace.is_empty() {
                             return Err("received   no spans".into());
                         }
