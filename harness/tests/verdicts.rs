@@ -74,6 +74,14 @@ async fn answer(request: Request, late: Arc<Mutex<Vec<(&'static str, Value)>>>) 
                 "startTimeUnixNano": (began + 1).to_string(), "endTimeUnixNano": (began + 2).to_string()});
             export("traces", &spans(vec![span, work])).await;
         }
+        // Work that begins when the request is over, and names nobody.
+        "/behind" => {
+            export("traces", &spans(vec![span])).await;
+            let began = nanos();
+            let work = json!({"traceId": own, "spanId": format!("{:016x}", began ^ 0xff00), "name": "settle", "kind": 1,
+                "startTimeUnixNano": began.to_string(), "endTimeUnixNano": (began + 2).to_string()});
+            export("traces", &spans(vec![work])).await;
+        }
         "/garbage" => export("traces", &json!({"resourceSpans": "none"})).await,
         // What comes only with the next request, and is broken.
         "/late" => late.lock().unwrap().extend([("traces", spans(vec![span, child])), ("logs", logs)]),
@@ -353,6 +361,74 @@ async fn work_that_may_have_lost_its_context_in_a_service_that_was_stopped_is_no
     let goes_on = problem(&outcomes[1]);
     assert_eq!(goes_on.kind, ProblemKind::Failed, "{}", goes_on.message);
     assert!(goes_on.message.contains("one-trace: INTERNAL \"work\""), "{}", goes_on.message);
+}
+
+#[tokio::test]
+async fn work_behind_a_request_that_names_nobody_fails_what_is_repeated_and_is_advice_otherwise() {
+    let asks = |method: &str, path: &str| {
+        let sent = format!("When a client sends {method} {path}");
+        scenario(&format!("{method} {path}"), &[&sent, "Then the trace is whole"])
+    };
+    let all = [asks("GET", "/behind"), asks("POST", "/behind"), asks("POST", "/a")].concat();
+    let outcomes = Bench::new(&all).run_and_again().await;
+    let by_name = |name: &str| outcomes.iter().find(|outcome| outcome.scenario == name).unwrap();
+    let message = &problem(by_name("GET /behind")).message;
+    assert!(
+        message.contains("INTERNAL \"settle\"") && message.contains("the request was repeated 3 times"),
+        "{message}"
+    );
+    let told = |name: &str| by_name(name).advice.iter().filter(|advice| advice.starts_with("unattributed")).count();
+    assert_eq!(by_name("POST /behind").verdict, Verdict::Passed);
+    assert_eq!((told("POST /behind"), told("POST /a")), (1, 0), "{:?}", by_name("POST /behind").advice);
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_of_a_scenario_is_an_error_that_says_what_to_write() {
+    let asks = |name: &str, steps: &[&str]| scenario(name, &[steps, &["And the response status is 200"]].concat());
+    let sends = "When a client sends GET /a";
+    let all = [
+        asks("alone", &["When a client sends GET /a 3 times", "Then the requests at the same time do not mix"]),
+        asks("context", &[sends, "Then the service started a trace of its own"]),
+        asks(
+            "no caller",
+            &["Given the client sends no trace context", sends, "Then the trace hangs on the caller's span"],
+        ),
+        asks(
+            "twice",
+            &[
+                "Given the client sends the header \"TraceParent\" with the value \"00-1-2-01\"",
+                sends,
+                "Then the trace is whole",
+            ],
+        ),
+        asks("no function", &[sends, "Then the trace hangs on the span in the runtime's trace header"]),
+    ];
+    let outcomes = Bench::new(&all.concat()).run_and_again().await;
+    for (name, said) in [
+        ("alone", "no two requests that are alike"),
+        ("context", "the client sent a trace context"),
+        ("no caller", "so there is no caller"),
+        ("twice", "Given the client sends no trace context"),
+        ("no function", "this deployment is no function"),
+    ] {
+        let Problem { kind, message } = problem(outcomes.iter().find(|outcome| outcome.scenario == name).unwrap());
+        assert_eq!(*kind, ProblemKind::Errored, "{name}: {message}");
+        assert!(message.contains(said), "{name}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_is_that_of_the_requests_right_above() {
+    let sent = |path: &str| format!("When a client sends GET {path}");
+    let steps =
+        [&sent("/a"), "Then the response status is 200", &sent("/b"), "And 2 clients send GET /b at the same time"];
+    let two = |status: u16| {
+        let last = format!("Then the response status is {status}");
+        scenario(&format!("{status}"), &[&steps[..], &[last.as_str()]].concat())
+    };
+    let outcomes = Bench::new(&[two(200), two(201)].concat()).run_and_again().await;
+    assert_eq!(outcomes[0].verdict, Verdict::Passed);
+    assert!(problem(&outcomes[1]).message.contains("expected   status 201"));
 }
 
 #[tokio::test]

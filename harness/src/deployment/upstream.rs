@@ -126,6 +126,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_is_read_to_its_end_before_the_answer() {
+        let server = UpstreamServer::start("s3", &upstream(), Arc::new(Store::default())).await.unwrap();
+        let client = reqwest::Client::new();
+        for _ in 0..3 {
+            // More than a socket holds: who answers earlier closes the connection under it.
+            let sent = client.put(format!("http://{}/down", server.address())).body(vec![0; 8 << 20]).send().await;
+            assert_eq!(sent.unwrap().status().as_u16(), 503);
+        }
+    }
+
+    #[tokio::test]
     async fn a_request_that_no_answer_fits_is_answered_with_404() {
         let server = UpstreamServer::start("s3", &upstream(), Arc::new(Store::default())).await.unwrap();
         let url = format!("http://{}/other", server.address());

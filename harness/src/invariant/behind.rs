@@ -19,8 +19,7 @@ pub(super) const RULES: &[Rule] = &[
                 have ids",
         limits: "Told of root spans and of lines without ids that come within 0.3 s, where nothing else is asked, and neither while \
                  nothing is asked of the service nor with a fence alone. Advice, because a job that runs seldom may come just then: a \
-                 `GET` is repeated to see what it sets off, and what comes each time breaks `one-trace` and `log-ids`; any other request \
-                 is not. Not on Lambda, where nothing runs behind the answer.",
+                 `GET` is repeated to see what it sets off, and what comes each time is its own; any other request is not. Not on Lambda, where nothing runs behind the answer.",
         source: "OpenTelemetry specification, Context: work that is handed on takes its context along; semantic conventions, Messaging \
                  spans: a consumer's span has the producer's as its parent or in a link",
         check: unattributed,
