@@ -350,8 +350,9 @@ impl Environments {
                 // One that ends between its request for the next event and the freeze has crashed in this invocation.
                 catch_up().await;
                 if processes.has_exited() {
-                    let (_, status) = processes.exited().await;
-                    call.fail("Runtime.ExitError", &format!("Runtime exited behind its answer: {status}"), &self.store);
+                    let (who, status) = processes.exited().await;
+                    let (category, status) = crashed(who, &status);
+                    call.fail(category, &format!("{status}, behind its request for the next event"), &self.store);
                     break (Reason::Failure, status);
                 }
                 match frozen {
@@ -405,10 +406,7 @@ impl Environments {
                     Some(Did::Registered(_) | Did::FailedInit(_)) | None => {}
                 },
                 (who, status) = processes.exited() => {
-                    let (category, status) = match who {
-                        Who::Runtime => ("Runtime.ExitError", format!("Runtime exited with error: {status}")),
-                        Who::Extension(name) => ("Extension.Crash", format!("the extension {name} ended: {status}")),
-                    };
+                    let (category, status) = crashed(who, &status);
                     platform.runtime_done(&request_id, End::Failure(category.into()));
                     call.fail(category, &status, &self.store);
                     break (Reason::Failure, status);
@@ -538,6 +536,14 @@ impl Environments {
         processes.kill().await;
         self.store.mark(Mark::EnvironmentEnded { environment: name, status });
         exit
+    }
+}
+
+/// What the platform says of a process that ended by itself, with the category of the failure.
+fn crashed(who: Who, status: &str) -> (&'static str, String) {
+    match who {
+        Who::Runtime => ("Runtime.ExitError", format!("Runtime exited with error: {status}")),
+        Who::Extension(name) => ("Extension.Crash", format!("the extension {name} ended: {status}")),
     }
 }
 

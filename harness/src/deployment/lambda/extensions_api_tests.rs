@@ -36,9 +36,13 @@ async fn api() -> (SocketAddr, RuntimeApi) {
 }
 
 async fn serve(function: crate::config::Function) -> (SocketAddr, RuntimeApi) {
+    serve_as(About { function, ..About::default() }).await
+}
+
+async fn serve_as(about: About) -> (SocketAddr, RuntimeApi) {
     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
     let address = listener.local_addr().unwrap();
-    let about = About { external: vec!["outside".into(), "second".into()], function, ..About::default() };
+    let about = About { external: vec!["outside".into(), "second".into()], ..about };
     (address, RuntimeApi::start(listener, about, Arc::new(Store::default())))
 }
 
@@ -58,6 +62,18 @@ fn refused(response: &HttpResponse) -> (u16, String) {
 
 fn id(response: &HttpResponse) -> String {
     response.header("lambda-extension-identifier").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn telemetry_that_cannot_be_sent_into_a_container_is_not_promised() {
+    for (in_container, status) in [(false, 200), (true, 202)] {
+        let (address, api) = serve_as(About { in_container, ..About::default() }).await;
+        let headers = [("Lambda-Extension-Identifier", &*id(&register(address, "outside", BOTH).await))];
+        let body = r#"{"schemaVersion":"2022-07-01","types":["platform"],
+            "destination":{"protocol":"HTTP","URI":"http://sandbox.localdomain:9003"}}"#;
+        let answer = call(address, "PUT", "/2022-07-01/telemetry", &headers, body).await;
+        assert_eq!((answer.status, api.has_subscribers()), (status, !in_container));
+    }
 }
 
 #[tokio::test]

@@ -82,6 +82,7 @@ impl Environments {
             function: function.clone(),
             environment: name.to_owned(),
             external: external.clone(),
+            in_container: !site.is_local(),
             json_lines,
             ..About::default()
         };

@@ -118,6 +118,8 @@ pub(super) struct About {
     pub(super) environment: String,
     /// Names of the external extensions.
     pub(super) external: Vec<String>,
+    /// Whether its processes are in a container, whose ports nobody reaches from here.
+    pub(super) in_container: bool,
     /// Whether the platform writes its lines as JSON, `AWS_LAMBDA_LOG_FORMAT`.
     pub(super) json_lines: bool,
     /// How large responses may be.

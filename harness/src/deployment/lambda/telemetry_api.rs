@@ -147,6 +147,15 @@ async fn subscribe(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: 
         Ok(subscriber) => Arc::new(subscriber),
         Err(message) => return invalid(message),
     };
+    if shared.about.in_container {
+        // What Lambda answers where telemetry cannot be sent, so that an extension knows that none will come (Telemetry API,
+        // Subscribe, status 202).
+        tracing::warn!(
+            "the extension {name} subscribed to telemetry, which is not sent into containers: use kind lambda-process"
+        );
+        let why = "telemetry is not sent into containers";
+        return (StatusCode::ACCEPTED, why).into_response();
+    }
     shared.platform.subscribed(&name, &subscription.types);
     let platform = shared.platform.clone();
     shared.deliver(async move {

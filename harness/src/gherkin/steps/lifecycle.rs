@@ -53,7 +53,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::When,
         expression: "the service is stopped with {signal}",
         about: "The signal is sent to the process group, or with `signal-to = \"leader\"` to its first process alone, or to the \
-                container; what the service exports on its way out still counts. It is killed after 10 s.",
+                container; what the service exports on its way out still counts. It is killed after 10 s. A function with extensions is shut \
+                down as Lambda does it: SIGTERM to the runtime, which has 0.6 s, and 2 s in all.",
         example: "When the service is stopped with SIGTERM",
         need: Need::Own,
         run: |world, arguments| {
@@ -65,7 +66,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 } else {
                     let signal = arguments.text(0);
                     Err(Problem::failed(format!(
-                        "expected   the service ends within 10 s of {signal}\nreceived   {}",
+                        "expected   the service ends in the time that it has after {signal}: 10 s, or 2 s for a function with extensions, \
+                         0.6 s of it for its runtime\nreceived   {}",
                         exit.status
                     )))
                 }
