@@ -12,6 +12,11 @@ Feature: A request whose steps say nothing of its telemetry is judged by the inv
     Then the response status is 404
 
   @alone
+  Scenario: A file that is written
+    When a client sends POST /files/w/written.txt?content=hello
+    Then the response status is 200
+
+  @alone
   Scenario: What the caller does not sample
     Given the client does not sample its trace
     When a client sends GET /files/

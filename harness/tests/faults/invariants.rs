@@ -13,7 +13,7 @@ use tracegate::{
     config::{Canaries, Deployment},
     invariant::{Grade, rules},
     stimulus::canary,
-    telemetry::{Exemplar, PointValue, SpanId, SpanKind, Status, StatusCode, TraceId, Value},
+    telemetry::{Exemplar, PointValue, Span, SpanId, SpanKind, Status, StatusCode, TraceId, Value},
 };
 
 use super::{
@@ -22,6 +22,9 @@ use super::{
 };
 
 const LISTING: &str = "A listing";
+const WRITTEN: &str = "A file that is written";
+/// How far behind its own time work behind the answer is, in nanoseconds.
+const BEHIND: u64 = 100_000_000;
 const COUNTED: &str = "A request that is counted";
 const COUNTED_AGAIN: &str = "Requests that are counted one after the other";
 const REQUESTS: &str = "http.server.request.duration";
@@ -241,6 +244,38 @@ pub fn all(garble: &str) -> Vec<Fault> {
         Fault {
             tamper: lost_exemplars(),
             ..caught("exemplars name spans that never come", "exemplars-resolve", COUNTED)
+        },
+        Fault {
+            // The span must not come before it begins.
+            apply: environment("OTEL_BSP_SCHEDULE_DELAY", "400"),
+            tamper: each_span(|span| {
+                if span.kind == SpanKind::Internal {
+                    (span.trace_id, span.parent_span_id) = (TraceId::random(), None);
+                    span.start_unix_nano += BEHIND;
+                    span.end_unix_nano += BEHIND;
+                }
+            }),
+            ..caught("work behind the answer of a POST starts a trace of its own", "unattributed", WRITTEN)
+        },
+        Fault {
+            tamper: spans(|mut spans| {
+                let servers: Vec<Span> = spans.iter().filter(|span| span.kind == SpanKind::Server).cloned().collect();
+                for (server, seconds) in servers.iter().flat_map(|server| (2..5).map(move |seconds| (server, seconds)))
+                {
+                    let start_unix_nano = server.end_unix_nano + seconds * 1_000_000_000;
+                    spans.push(Span {
+                        span_id: SpanId::random(),
+                        parent_span_id: Some(server.span_id),
+                        kind: SpanKind::Internal,
+                        name: "tick".into(),
+                        start_unix_nano,
+                        end_unix_nano: start_unix_nano + 1,
+                        ..server.clone()
+                    });
+                }
+                spans
+            }),
+            ..caught("a timer that was made in a request ticks in its trace", "endless-trace", LISTING)
         },
         Fault {
             tamper: json_lines(|line| {
