@@ -13,7 +13,7 @@ Feature: A request whose steps say nothing of its telemetry is judged by the inv
 
   @alone
   Scenario: A file that is written
-    When a client sends POST /files/w/written.txt?content=hello
+    When a client sends POST /files/written.txt?content=hello
     Then the response status is 200
 
   @alone
