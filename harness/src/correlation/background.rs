@@ -99,11 +99,9 @@ fn lines_while_idle(capture: &Capture) -> HashSet<Shape> {
     let mut shapes = HashSet::new();
     for record in capture.lines() {
         while let Some(entry) = marks.next_if(|entry| entry.arrival.seq < record.arrival.seq) {
-            match entry.mark {
-                Mark::Sent { .. } | Mark::FenceSent { .. } => under_way += 1,
-                Mark::Answered { .. } | Mark::Unanswered { .. } | Mark::FenceOver { .. } => {
-                    under_way = under_way.saturating_sub(1)
-                }
+            match &entry.mark {
+                mark if mark.begins_request() => under_way += 1,
+                mark if mark.ends_request() => under_way = under_way.saturating_sub(1),
                 Mark::Ready => {}
                 Mark::StopRequested { .. } | Mark::Exited { .. } => return shapes,
                 _ => continue,

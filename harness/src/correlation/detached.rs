@@ -46,13 +46,15 @@ impl fmt::Display for SpanShape {
 pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[TraceId]) -> Vec<Arc<Span>> {
     let during = |start| entries.iter().any(|entry| entry.is_open_at(start));
     let began_inside = |span: &Span| {
-        let beside = |entry: &Arc<Span>| match (entry.resource.instance(), span.resource.instance()) {
-            (Some(one), Some(other)) => one == other || span.kind.takes_calls(),
+        // Who does not name its instance is another process where it is another service.
+        let same_process = |entry: &Span| match (entry.resource.instance(), span.resource.instance()) {
+            (Some(one), Some(other)) => one == other,
             _ => {
                 let names = entry.resource.service_name().zip(span.resource.service_name());
-                names.is_none_or(|(one, other)| one == other) || span.kind.takes_calls()
+                names.is_none_or(|(one, other)| one == other)
             }
         };
+        let beside = |entry: &Span| span.kind.takes_calls() || same_process(entry);
         entries.iter().any(|entry| entry.is_open_at(span.start_unix_nano) && beside(entry))
     };
     let roots = capture
@@ -195,12 +197,12 @@ pub(super) fn idle(capture: &Capture) -> Vec<(u64, u64)> {
     for entry in capture.lifecycle() {
         let now = entry.arrival.unix_nano;
         let until_now = |since: Option<u64>| since.map(|since| (since.saturating_add(grace), now));
-        match entry.mark {
-            Mark::Sent { .. } | Mark::FenceSent { .. } => {
+        match &entry.mark {
+            mark if mark.begins_request() => {
                 idle.extend(until_now(since.take()));
                 under_way += 1;
             }
-            Mark::Answered { .. } | Mark::Unanswered { .. } | Mark::FenceOver { .. } => {
+            mark if mark.ends_request() => {
                 under_way = under_way.saturating_sub(1);
                 since = (under_way == 0).then_some(now);
             }

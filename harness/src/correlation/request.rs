@@ -9,7 +9,7 @@ use regex::Regex;
 
 use super::{Trace, background::Shape, detached};
 use crate::{
-    capture::{Capture, Mark},
+    capture::Capture,
     stimulus::{Caller, ContextForm, Delivery},
     telemetry::{Attributes, Span, SpanId, TraceId, xray::XrayHeader},
 };
@@ -100,27 +100,28 @@ struct Times {
 impl Times {
     fn of(capture: &Capture, delivery: &Delivery) -> Self {
         let all = capture.lifecycle();
-        let begins = |mark: &Mark| matches!(mark, Mark::Sent { .. } | Mark::FenceSent { .. });
-        let ends =
-            |mark: &Mark| matches!(mark, Mark::Answered { .. } | Mark::Unanswered { .. } | Mark::FenceOver { .. });
         let own @ (sent, answered) = (delivery.sent.unix_nano, delivery.answered.unix_nano);
         let mut neighbours = Vec::new();
         let behind = all.partition_point(|entry| entry.arrival.seq <= delivery.answered.seq);
         let mut behind = all[behind..].iter();
-        while let Some(from) = behind.find(|entry| begins(&entry.mark)) {
+        while let Some(from) = behind.find(|entry| entry.mark.begins_request()) {
             if from.arrival.unix_nano > answered.saturating_add(CLOCK_TOLERANCE) {
                 break;
             }
-            let to = behind.clone().find(|entry| ends(&entry.mark)).map_or(u64::MAX, |entry| entry.arrival.unix_nano);
+            let to = behind
+                .clone()
+                .find(|entry| entry.mark.ends_request())
+                .map_or(u64::MAX, |entry| entry.arrival.unix_nano);
             neighbours.push((from.arrival.unix_nano, to));
         }
         let before = all.partition_point(|entry| entry.arrival.seq < delivery.sent.seq);
         let mut before = all[..before].iter().rev();
-        while let Some(to) = before.find(|entry| ends(&entry.mark)) {
+        while let Some(to) = before.find(|entry| entry.mark.ends_request()) {
             if to.arrival.unix_nano < sent.saturating_sub(CLOCK_TOLERANCE) {
                 break;
             }
-            let from = before.clone().find(|entry| begins(&entry.mark)).map_or(0, |entry| entry.arrival.unix_nano);
+            let from =
+                before.clone().find(|entry| entry.mark.begins_request()).map_or(0, |entry| entry.arrival.unix_nano);
             neighbours.push((from, to.arrival.unix_nano));
         }
         Self { own, neighbours }

@@ -378,7 +378,9 @@ impl Service {
         headers: &[(String, String)],
     ) -> (Fence, HttpRequest) {
         let (mut request, mark) = (probe(target), next_mark("tracegate-fence"));
-        // It is known by its User-Agent.
+        // A header of the scenario's stands in the place of the harness's own; a fence is known by its User-Agent.
+        let given = |name: &str| headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+        request.headers.retain(|(name, _)| !given(name));
         request.headers.extend(headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("user-agent")).cloned());
         let after = store.mark(Mark::FenceSent { fence: mark.clone(), target: target.to_owned() }).seq;
         self.fences.own(&request.caller);

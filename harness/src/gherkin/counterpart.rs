@@ -324,7 +324,7 @@ fn window_end(capture: &Capture, own: &Delivery, began: u64) -> u64 {
     after
         .filter_map(|entry| match &entry.mark {
             Mark::Frozen { request_id: froze } if froze.as_deref() == request_id => Some(entry.arrival.seq),
-            Mark::Sent { .. } | Mark::FenceSent { .. } if request_id.is_none() => Some(entry.arrival.seq),
+            mark if request_id.is_none() && mark.begins_request() => Some(entry.arrival.seq),
             Mark::EnvironmentEnded { environment, .. } if Some(environment.as_str()) == home => Some(entry.arrival.seq),
             // Another environment of the function may end meanwhile.
             Mark::Exited { .. } if home.is_none() => Some(entry.arrival.seq),

@@ -3,7 +3,7 @@
 //! A table's row that is longer than its header is cut off, an outline without examples is no scenario, and a line with a
 //! keyword that is not quite one is a description.
 
-use cucumber::gherkin::{Feature, Scenario};
+use cucumber::gherkin::{Background, Feature, Scenario};
 
 use super::registry;
 
@@ -22,6 +22,16 @@ const BLOCKS: [&str; 9] = [
     "examples:",
     "scenarios:",
 ];
+
+/// Every scenario of a feature, those of its rules included.
+pub(super) fn scenarios(feature: &Feature) -> impl Iterator<Item = &Scenario> {
+    feature.scenarios.iter().chain(feature.rules.iter().flat_map(|rule| &rule.scenarios))
+}
+
+/// The backgrounds of a feature and of its rules.
+pub(super) fn backgrounds(feature: &Feature) -> impl Iterator<Item = &Background> {
+    feature.background.iter().chain(feature.rules.iter().filter_map(|rule| rule.background.as_ref()))
+}
 
 /// What is wrong with the tables of a text, a line each.
 pub(super) fn in_tables(file: &str, text: &str) -> Vec<String> {
@@ -73,15 +83,14 @@ fn cells(row: &str) -> Result<usize, String> {
 
 /// What a feature says and will not play, its outlines not yet expanded.
 pub(super) fn not_played(file: &str, feature: &Feature) -> Vec<String> {
-    let scenarios = || feature.scenarios.iter().chain(feature.rules.iter().flat_map(|rule| &rule.scenarios));
-    let mut problems: Vec<String> = scenarios().filter_map(|scenario| without_examples(file, scenario)).collect();
-    if scenarios().next().is_none() {
+    let mut problems: Vec<String> =
+        scenarios(feature).filter_map(|scenario| without_examples(file, scenario)).collect();
+    if scenarios(feature).next().is_none() {
         problems.push(format!("{file}:{}  the feature {:?} has no scenario", feature.position.line, feature.name));
     }
     let of_rules = feature.rules.iter().map(|rule| (rule.position.line, &rule.description));
-    let of_scenarios = scenarios().map(|scenario| (scenario.position.line, &scenario.description));
-    let backgrounds = feature.background.iter().chain(feature.rules.iter().filter_map(|rule| rule.background.as_ref()));
-    let of_backgrounds = backgrounds.map(|background| (background.position.line, &background.description));
+    let of_scenarios = scenarios(feature).map(|scenario| (scenario.position.line, &scenario.description));
+    let of_backgrounds = backgrounds(feature).map(|background| (background.position.line, &background.description));
     let descriptions = std::iter::once((feature.position.line, &feature.description));
     let descriptions = descriptions.chain(of_rules).chain(of_scenarios).chain(of_backgrounds);
     for (line, description) in descriptions {

@@ -181,7 +181,7 @@ fn at_line(path: &Path) -> (&Path, Option<usize>) {
 
 /// Keeps the scenario or outline in which a line is; all, if it is before the first.
 fn keep_at(feature: &mut Feature, line: usize) {
-    let all = feature.scenarios.iter().chain(feature.rules.iter().flat_map(|rule| &rule.scenarios));
+    let all = notation::scenarios(feature);
     if let Some(begins) = all.map(|scenario| scenario.position.line).filter(|&begins| begins <= line).max() {
         keep_those_at(feature, begins);
     }
@@ -189,8 +189,7 @@ fn keep_at(feature: &mut Feature, line: usize) {
 
 /// Keeps the row of an outline's examples that a line is; all of them, if it is none.
 fn keep_example_at(feature: &mut Feature, line: usize) {
-    let mut all = feature.scenarios.iter().chain(feature.rules.iter().flat_map(|rule| &rule.scenarios));
-    if all.any(|scenario| scenario.position.line == line) {
+    if notation::scenarios(feature).any(|scenario| scenario.position.line == line) {
         keep_those_at(feature, line);
     }
 }
@@ -243,10 +242,8 @@ fn keep(feature: &mut Feature, allow: impl Fn(&[String]) -> bool) {
 
 fn undefined_in(feature: &Feature) -> Vec<String> {
     let file = feature.path.as_deref().unwrap_or(Path::new("")).display().to_string();
-    let backgrounds = feature.background.iter().chain(feature.rules.iter().filter_map(|rule| rule.background.as_ref()));
-    let scenarios: Vec<&Scenario> =
-        feature.scenarios.iter().chain(feature.rules.iter().flat_map(|rule| &rule.scenarios)).collect();
-    let steps = backgrounds
+    let scenarios: Vec<&Scenario> = notation::scenarios(feature).collect();
+    let steps = notation::backgrounds(feature)
         .flat_map(|background| &background.steps)
         .chain(scenarios.iter().flat_map(|scenario| &scenario.steps));
     let mut problems: Vec<String> = steps.filter_map(|step| undefined(&file, step)).collect();

@@ -16,27 +16,17 @@ pub(super) const RULES: &[Rule] = &[Rule {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::super::{Subject, check, tests::entry};
+    use super::super::{
+        Subject, check,
+        tests::{entry, subject},
+    };
     use crate::correlation::{Options, request, samples};
 
     fn judged(lacking: &[String], except: &[&str]) -> Vec<String> {
         let delivery = samples::delivery();
         samples::store(vec![entry()], Vec::new()).look(|capture| {
             let evidence = request(capture, &delivery, Options::default());
-            let (skew, complete, first) = (Duration::ZERO, true, true);
-            let subject = Subject {
-                evidence: &evidence,
-                delivery: &delivery,
-                capture,
-                complete,
-                skew,
-                canaries: &[],
-                suspects: None,
-                lacking,
-                first,
-            };
+            let subject = Subject { lacking, ..subject(&evidence, &delivery, capture) };
             check(&subject, except).iter().map(ToString::to_string).collect()
         })
     }

@@ -98,9 +98,10 @@ fn unattributed(subject: &Subject<'_>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::{super::tests::entry, *};
+    use super::{
+        super::tests::{entry, subject},
+        *,
+    };
     use crate::{
         correlation::{Options, repetition::Doubtful, request, samples},
         stimulus::Delivery,
@@ -112,20 +113,7 @@ mod tests {
         samples::store(vec![entry()], Vec::new()).look(|capture| {
             let mut evidence = request(capture, &delivery, Options::default());
             evidence.untried = untried;
-            let (skew, first, lacking) = (Duration::ZERO, true, &[]);
-            let (canaries, suspects) = (&[], None);
-            let subject = Subject {
-                evidence: &evidence,
-                delivery: &delivery,
-                capture,
-                complete,
-                skew,
-                canaries,
-                suspects,
-                lacking,
-                first,
-            };
-            unattributed(&subject)
+            unattributed(&Subject { complete, ..subject(&evidence, &delivery, capture) })
         })
     }
 
@@ -145,11 +133,8 @@ mod tests {
         };
         let spans = std::iter::once(Span { end_unix_nano: 20, ..entry() }).chain(behind.iter().zip(2..).map(late));
         samples::store(spans.collect(), Vec::new()).look(|capture| {
-            let evidence = &request(capture, &delivery, Options::default());
-            let (skew, complete, lacking) = (Duration::ZERO, true, &[]);
-            let (canaries, suspects, delivery) = (&[], None, &delivery);
-            let subject = Subject { evidence, delivery, capture, complete, skew, canaries, suspects, lacking, first };
-            endless_trace(&subject)
+            let evidence = request(capture, &delivery, Options::default());
+            endless_trace(&Subject { first, ..subject(&evidence, &delivery, capture) })
         })
     }
 

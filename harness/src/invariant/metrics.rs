@@ -48,19 +48,20 @@ fn counts(subject: &Subject<'_>) -> Vec<String> {
         return Vec::new();
     }
     let capture = subject.capture;
-    let asked = |mark: &Mark| matches!(mark, Mark::Sent { .. } | Mark::FenceSent { .. } | Mark::ReadyAsked);
+    let asked = |mark: &Mark| mark.begins_request() || *mark == Mark::ReadyAsked;
     let marks = |of: &dyn Fn(&Mark) -> bool| capture.lifecycle().iter().filter(|entry| of(&entry.mark)).count() as u64;
     let asked = marks(&asked).saturating_sub(marks(&|mark| *mark == Mark::ReadyUnheard));
     let others = LazyCell::new(|| taken_from_others(capture));
     let unseen = LazyCell::new(|| without_spans(capture));
-    let too_many = |service: &str, count: u64, unseen: u64| {
+    // What takes every span is looked at last.
+    let too_many = |service: &str, count: u64, unseen: &dyn Fn() -> u64| {
         let others = || others.get(service).copied().unwrap_or_default();
-        asked > 0 && count > asked && count > asked + others() + unseen
+        asked > 0 && count > asked && count > asked + others() + unseen()
     };
     let mut found = Vec::new();
     let mut of_all_scopes: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
     for (key @ (service, scope, name), count) in totals(capture, |_| true) {
-        if asked < count && too_many(service, count, unseen.get(&key).copied().unwrap_or_default()) {
+        if too_many(service, count, &|| unseen.get(&key).copied().unwrap_or_default()) {
             found.push(format!("{name} of {scope:?} in {service:?} counts {count} requests, and {asked} were sent"));
         }
         of_all_scopes.entry((service, name)).or_default().insert(scope, count);
@@ -70,7 +71,7 @@ fn counts(subject: &Subject<'_>) -> Vec<String> {
         for ((service, name), scopes) in of_all_scopes {
             let count: u64 = scopes.values().sum();
             let unseen = || scopes.keys().filter_map(|scope| unseen.get(&(service, *scope, name))).sum();
-            if asked < count && too_many(service, count, unseen()) {
+            if too_many(service, count, &unseen) {
                 let scopes: Vec<String> = scopes.iter().map(|(scope, count)| format!("{scope:?} {count}")).collect();
                 found.push(format!(
                     "{name} in {service:?} counts {count} requests ({}), and {asked} were sent: is the server instrumented twice?",

@@ -22,6 +22,12 @@ pub(crate) fn entry() -> Span {
     with_resource(samples::with(samples::span(1, Some(99), "GET /files/{path}"), SpanKind::Server, &[]))
 }
 
+/// What is judged where nothing else is said: complete, the first of its scenario, by clocks that agree, with nothing planted.
+pub(super) fn subject<'a>(evidence: &'a RequestEvidence, delivery: &'a Delivery, capture: &'a Capture) -> Subject<'a> {
+    let (complete, first, skew) = (true, true, Duration::ZERO);
+    Subject { evidence, delivery, capture, complete, skew, canaries: &[], suspects: None, lacking: &[], first }
+}
+
 pub(super) fn findings(
     store: &Store,
     delivery: &Delivery,
@@ -32,20 +38,7 @@ pub(super) fn findings(
     store.look(|capture| {
         let evidence = request(capture, delivery, Options { window_end: Some(u64::MAX), ..Options::default() });
         let skew = Duration::from_millis(10);
-        check(
-            &Subject {
-                evidence: &evidence,
-                delivery,
-                capture,
-                complete,
-                skew,
-                canaries,
-                suspects: None,
-                lacking: &[],
-                first: true,
-            },
-            except,
-        )
+        check(&Subject { complete, skew, canaries, ..subject(&evidence, delivery, capture) }, except)
     })
 }
 

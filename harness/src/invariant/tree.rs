@@ -267,8 +267,7 @@ fn carries_on(subject: &Subject<'_>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{broken, entry, told as all, with_resource};
-    use std::time::Duration;
+    use super::super::tests::{broken, entry, subject, told as all, with_resource};
 
     use super::*;
     use crate::{
@@ -370,20 +369,7 @@ mod tests {
             let refused = refused.iter().map(|&id| (samples::trace_id(1), samples::span_id(id))).collect();
             samples::store(vec![on(Some(77))], Vec::new()).look(|capture| {
                 let options = Options { refused: Some(&refused), ..Options::default() };
-                let evidence = &request(capture, &delivery, options);
-                let (skew, canaries, suspects, lacking): (_, _, _, &[String]) = (Duration::ZERO, &[], None, &[]);
-                let (delivery, complete, first) = (&delivery, true, true);
-                remote_parent(&Subject {
-                    evidence,
-                    delivery,
-                    capture,
-                    complete,
-                    skew,
-                    canaries,
-                    suspects,
-                    lacking,
-                    first,
-                })
+                remote_parent(&subject(&request(capture, &delivery, options), &delivery, capture))
             })
         };
         assert_eq!(judged(&[7]).len(), 1);

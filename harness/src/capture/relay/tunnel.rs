@@ -68,7 +68,7 @@ pub(super) struct Shared {
     routes: Routes,
     pub(super) stop: CancellationToken,
     lost: Mutex<Option<String>>,
-    /// Connections that have failed since one was made.
+    /// Connections that have failed since one was taken.
     failed: AtomicUsize,
 }
 
@@ -160,9 +160,10 @@ async fn keep_ready(shared: Arc<Shared>, first: BufReader<TcpStream>) {
                         Some(tunnel) => tunnel,
                         None => shared.connect().await?,
                     };
-                    shared.failed.store(0, Ordering::Relaxed);
                     // Idle for as long as nobody connects: this wait has no bound by intent.
                     let port = line(&mut tunnel).await?;
+                    // Not before: one that greets and hangs up would be tried for ever.
+                    shared.failed.store(0, Ordering::Relaxed);
                     Ok((tunnel, port))
                 };
                 match taken.await {

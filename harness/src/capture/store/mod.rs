@@ -246,6 +246,18 @@ pub enum Mark {
     },
 }
 
+impl Mark {
+    /// Whether the service is asked something from here on, by a scenario or by a fence.
+    pub fn begins_request(&self) -> bool {
+        matches!(self, Self::Sent { .. } | Self::FenceSent { .. })
+    }
+
+    /// Whether such a request is over, with or without an answer.
+    pub fn ends_request(&self) -> bool {
+        matches!(self, Self::Answered { .. } | Self::Unanswered { .. } | Self::FenceOver { .. })
+    }
+}
+
 /// A mark with the moment it was made.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Lifecycle {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::telemetry::{LogOrigin, LogRecord, SpanKind, Value};
 use crate::{
+    capture::Mark,
     correlation::samples::*,
     telemetry::{Arrival, IdClaim, LineFormat, Span, SpanLink},
 };

@@ -58,6 +58,10 @@ impl<'a> Signature<'a> {
 /// An instance's name; a resource without one is one instance, which several workers then share.
 pub(super) type Instance = Option<String>;
 
+fn instance_of(record: &LogRecord) -> Instance {
+    record.resource.as_ref().and_then(|resource| resource.instance())
+}
+
 /// What came back of a round of fences.
 #[derive(Debug, Default)]
 pub(super) struct Returned {
@@ -103,7 +107,7 @@ impl Returned {
             }
         }
         for record in capture.logs().iter().rev().take_while(|record| record.arrival.seq > sent) {
-            let instance = record.resource.as_ref().and_then(|resource| resource.instance());
+            let instance = instance_of(record);
             if own.iter().any(|own| own.record(record)) {
                 returned.log_parts.insert(instance);
             } else if record.arrival.seq > after && fences.iter().any(|fence| fence.signature().record(record)) {
@@ -144,10 +148,8 @@ impl Returned {
     /// The processes that matter and export log records, and of which none came for a fence.
     pub(super) fn without_logs(&self, capture: &Capture) -> BTreeSet<Instance> {
         let parts = self.span_parts.union(&self.log_parts);
-        let exports = |part: &Instance| {
-            let instance = |record: &LogRecord| record.resource.as_ref().and_then(|resource| resource.instance());
-            capture.logs().only(LogRow::is_exported).any(|record| instance(record) == *part)
-        };
+        let exports =
+            |part: &Instance| capture.logs().only(LogRow::is_exported).any(|record| instance_of(record) == *part);
         parts.filter(|part| !self.logs.contains(*part) && exports(part)).cloned().collect()
     }
 }

@@ -141,8 +141,6 @@ pub(super) struct Environment {
     /// Those of the extensions.
     pub(super) idle: BTreeMap<usize, Idle>,
     pub(super) invocations: u64,
-    /// How long its processes took to be started, before anything in them ran.
-    pub(super) launched: Duration,
 }
 
 /// What there is between two invocations.
@@ -238,7 +236,7 @@ impl Environments {
         let mut state = state;
         if let State::Cold = state {
             state = match self.init(self.spec.function.init_timeout, InitPhase::Init).await {
-                Ok(ready) => State::Ready(Box::new(ready)),
+                Ok((ready, _)) => State::Ready(Box::new(ready)),
                 Err(NoInit { why: Why::TimedOut(_) | Why::Failed(_), .. }) => State::InitFailed,
                 Err(failed) => {
                     self.answer_failed_init(invoke, failed);
@@ -250,10 +248,9 @@ impl Environments {
             State::Ready(environment) => *environment,
             State::Cold | State::InitFailed => {
                 // This Init is a part of the invocation, and counts against its limit.
-                let began = Instant::now();
                 match self.init(timeout, InitPhase::Invoke).await {
-                    Ok(environment) => {
-                        deadline = Some(began + timeout + environment.launched);
+                    Ok((environment, until)) => {
+                        deadline = Some(until);
                         environment
                     }
                     Err(failed) => {
@@ -325,7 +322,7 @@ impl Environments {
         platform.start(&request_id, dispatch.trace_header.as_deref());
         let mut end = End::Success;
         let mut undelivered = Some(Box::new(dispatch));
-        let Environment { name, processes, mut api, mut waiting, mut idle, invocations, launched } = environment;
+        let Environment { name, processes, mut api, mut waiting, mut idle, invocations } = environment;
         let mut waiting = waiting.pop();
         // Once, and not each time around: what ends is one timer and one wait.
         let times_out = tokio::time::sleep_until(deadline);
@@ -366,15 +363,7 @@ impl Environments {
                 if let Some(asked) = waiting {
                     turn.warm = true;
                     let waiting = vec![asked];
-                    return State::Ready(Box::new(Environment {
-                        name,
-                        processes,
-                        api,
-                        waiting,
-                        idle,
-                        invocations,
-                        launched,
-                    }));
+                    return State::Ready(Box::new(Environment { name, processes, api, waiting, idle, invocations }));
                 }
                 break (Reason::Failure, "the runtime is gone".into());
             }
@@ -433,7 +422,7 @@ impl Environments {
         };
         platform.report(&request_id, processes.memory_mb());
         let waiting = waiting.into_iter().collect();
-        let left = Environment { name, processes, api, waiting, idle, invocations, launched };
+        let left = Environment { name, processes, api, waiting, idle, invocations };
         self.shutdown_as(left, reason, status).await;
         State::Cold
     }

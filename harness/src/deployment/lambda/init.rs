@@ -61,19 +61,18 @@ impl Environments {
     }
 
     /// Starts an environment and waits until its runtime and all extensions have asked for their first event; it is
-    /// frozen then.
-    pub(super) async fn init(&self, limit: Duration, phase: InitPhase) -> Result<Environment, NoInit> {
+    /// frozen then. With it comes the moment until which it might have taken, `limit` behind the start of its processes.
+    pub(super) async fn init(&self, limit: Duration, phase: InitPhase) -> Result<(Environment, Instant), NoInit> {
         let environment = variables::log_stream(&self.spec.function);
         self.init_as(&environment, limit, phase).await.map_err(|why| NoInit { environment, why })
     }
 
     /// The same for an environment whose log stream has this name.
-    async fn init_as(&self, name: &str, limit: Duration, phase: InitPhase) -> Result<Environment, Why> {
+    async fn init_as(&self, name: &str, limit: Duration, phase: InitPhase) -> Result<(Environment, Instant), Why> {
         let function = &self.spec.function;
         let site = self.place().await?;
         // An image may have to be made first, and an engine may take its time: neither is a part of Init.
         let mut deadline = Instant::now() + limit;
-        let mut launched = Duration::ZERO;
         let mut is_over = false;
         let external: Vec<String> = self.extensions.iter().filter_map(|launch| launch.extension.clone()).collect();
         let json_lines =
@@ -102,9 +101,8 @@ impl Environments {
                     return Err(error.into());
                 }
             }
-            launched += began.elapsed();
+            deadline += began.elapsed();
         }
-        deadline += launched;
         let mut unregistered: BTreeSet<String> = external.into_iter().collect();
         let mut waiting = Vec::new();
         let mut idle: BTreeMap<usize, Idle> = BTreeMap::new();
@@ -121,7 +119,6 @@ impl Environments {
                         return Err(error.into());
                     }
                 }
-                launched += began.elapsed();
                 deadline += began.elapsed();
             }
             if !waiting.is_empty() && idle.len() == api.extension_count() {
@@ -223,7 +220,8 @@ impl Environments {
                 return Err(error.into());
             }
         }
-        Ok(Environment { name: name.to_owned(), processes, api, waiting, idle, invocations: 0, launched })
+        let environment = Environment { name: name.to_owned(), processes, api, waiting, idle, invocations: 0 };
+        Ok((environment, deadline))
     }
 }
 

@@ -71,7 +71,7 @@ impl Environments {
                             continue;
                         }
                         match self.init(self.spec.function.init_timeout, InitPhase::Init).await {
-                            Ok(environment) => {
+                            Ok((environment, _)) => {
                                 first = Some((invoke, turn));
                                 environment
                             }
@@ -99,7 +99,7 @@ impl Environments {
         place: &Place,
         commands: &mut mpsc::UnboundedReceiver<Command>,
     ) -> bool {
-        let Environment { name, processes, mut api, waiting, mut idle, mut invocations, launched } = environment;
+        let Environment { name, processes, mut api, waiting, mut idle, mut invocations } = environment;
         let mut waiting: VecDeque<_> = waiting.into();
         let mut queue: VecDeque<Box<Dispatch>> = VecDeque::new();
         let mut running: HashMap<String, Running> = HashMap::new();
@@ -217,7 +217,7 @@ impl Environments {
                 }
             }
         };
-        let left = Environment { name, processes, api, waiting: waiting.into(), idle, invocations, launched };
+        let left = Environment { name, processes, api, waiting: waiting.into(), idle, invocations };
         match ending {
             Some(Ending { signal: Some((signal, grace)), reply }) if left.processes.extensions().is_empty() => {
                 let _ = reply.send(Some(self.stop(left, signal, grace).await));

@@ -384,7 +384,7 @@ fn fresh_id() -> String {
 /// The environment that a deployment starts with.
 async fn first(environments: &Environments, limit: Duration) -> Result<State, SiteError> {
     match environments.init(limit, InitPhase::Init).await {
-        Ok(ready) => Ok(State::Ready(Box::new(ready))),
+        Ok((ready, _)) => Ok(State::Ready(Box::new(ready))),
         // Lambda makes an Init that took too long again at the first invocation, and so the verdict is that one's.
         Err(NoInit { why: Why::TimedOut(failure), .. }) if limit < environments.spec.start_timeout => {
             tracing::warn!("{}", failure.message);
