@@ -12,6 +12,11 @@ Feature: A request whose steps say nothing of its telemetry is judged by the inv
     Then the response status is 404
 
   @alone
+  Scenario: A file whose name is a number
+    When a client sends GET /files/4711
+    Then the response status is 404
+
+  @alone
   Scenario: A file that is written
     When a client sends POST /files/written.txt?content=hello
     Then the response status is 200

@@ -13,6 +13,7 @@ Feature: Calls to S3 are client spans that carry the trace on
         CLIENT  S3.ListObjectsV2   rpc.system=aws-api  rpc.service=S3  rpc.method=ListObjectsV2
       """
     And the call to "s3" carries the trace on from the span "S3.ListObjectsV2"
+    And every call to "s3" carries the trace on
     And the request is correlated
 
   Scenario: A missing object marks the call and not the request

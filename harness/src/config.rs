@@ -20,9 +20,11 @@ use crate::capture::Retention;
 
 mod function;
 mod judging;
+mod upstream;
 
 pub use function::{Extension, Function, Gateway, GatewayKind};
 pub use judging::{Canaries, Invariants};
+pub use upstream::{Answer, Upstream};
 
 /// Why a configuration cannot be used. The message names the file, the key and the way out.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -293,40 +295,8 @@ impl Sink {
     }
 }
 
-/// An HTTP server that stands in for what the service calls, with fixed answers.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Upstream {
-    /// Tried in order; the first that fits answers. A request that none fits is answered with 404.
-    #[serde(default)]
-    pub answers: Vec<Answer>,
-}
-
-/// One fixed answer.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Answer {
-    /// Method. Default: any.
-    pub method: Option<String>,
-    /// Path, without the query. A trailing `*` stands for any rest.
-    pub path: String,
-    /// Status. Default 200.
-    #[serde(default = "default_status")]
-    pub status: u16,
-    /// Headers.
-    #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    /// Body.
-    #[serde(default)]
-    pub body: String,
-}
-
 const fn default_port() -> u16 {
     8080
-}
-
-const fn default_status() -> u16 {
-    200
 }
 
 const fn default_workers() -> usize {
@@ -389,6 +359,9 @@ impl Config {
                     .into_iter()
                     .map(|what| format!("[deployments.{}] {what}", deployment.name))
             })
+            .chain(config.upstreams.iter().flat_map(|(name, upstream)| {
+                upstream.problems().into_iter().map(move |what| format!("[upstreams.{name}] {what}"))
+            }))
             .chain(config.sink.settings().err())
             .chain(config.invariants.problems())
             .chain(config.canaries.problems())
@@ -407,6 +380,11 @@ impl Config {
     /// A path of the configuration, absolute.
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.root.join(path)
+    }
+
+    /// Where a deployment is built and its processes run.
+    pub fn directory(&self, deployment: &Deployment) -> PathBuf {
+        deployment.directory.as_ref().map_or_else(|| self.root.clone(), |path| self.resolve(path))
     }
 }
 
@@ -452,6 +430,15 @@ impl Deployment {
 
     fn problems(&self, upstreams: &BTreeMap<String, Upstream>) -> Vec<String> {
         let mut problems: Vec<String> = self.canaries.iter().flat_map(Canaries::problems).collect();
+        // It names a folder of the evidence, and a tag.
+        let fits = |letter: char| letter.is_alphanumeric() || "-_.".contains(letter);
+        if !self.name.chars().all(fits) || !self.name.starts_with(|first: char| first.is_alphanumeric() || first == '_')
+        {
+            problems.push(
+                "has a name that is not made of letters, digits, `-`, `_` and `.`, or begins with one of the signs"
+                    .into(),
+            );
+        }
         let sources = [
             ("command", !self.command.is_empty() && self.image.is_none() && self.dockerfile.is_none()),
             ("cargo", self.cargo.is_some()),

@@ -48,14 +48,15 @@ impl ReplayArguments {
             terminal.tell(&Event::Judged(Box::new(one.outcome.clone())));
         }
         let outcomes = replayed.iter().map(|one| one.outcome.clone()).collect();
-        let summary = Summary { outcomes, took: began.elapsed(), output: found.output, ..Summary::default() };
+        let summary =
+            Summary { outcomes, took: began.elapsed(), output: gherkin::near(&found.output), ..Summary::default() };
         let mut files = Files::none()
             .with(Format::Html, self.html.as_deref())
             .with(Format::Junit, self.junit.as_deref())
             .with(Format::Json, self.json.as_deref());
         files.tell(&Event::Finished(summary.clone()));
         println!("{}", told(&replayed, &summary));
-        files.finish().into_diagnostic().map_err(|report| (Exit::Environment, report))?;
+        files.finish().into_diagnostic().map_err(|report| (summary.exit_unreported(), report))?;
         Ok(summary.exit())
     }
 }

@@ -59,17 +59,15 @@ impl RunArguments {
             .wrap_err("cannot tell which file this program is")
             .map_err(|report| (Exit::Environment, report))?;
         let mut terminal = Terminal::stdout();
-        let ended = runtime.block_on(async {
-            tokio::select! {
-                ended = self.run_with(tracegate, None, &mut terminal) => ended,
-                signal = interrupted() => {
-                    Err((Exit::Environment, miette::miette!("interrupted by {signal}; what had been started was ended")))
-                }
-            }
-        });
+        let stop = async { format!("interrupted by {}; what had been started was ended", interrupted().await) };
+        let ended = runtime.block_on(self.run_until(tracegate, None, &mut terminal, stop));
         // Ends what is still being ended (containers are removed in the background), but waits for nobody.
         runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-        ended.map(|summary| summary.exit())
+        let summary = ended?;
+        match &summary.interrupted {
+            Some(why) => Err((summary.exit(), miette::miette!("{why}"))),
+            None => Ok(summary.exit()),
+        }
     }
 
     /// Runs the scenarios and tells `reporter`. `tracegate` is the executable that containers use as neighbour;
@@ -82,6 +80,16 @@ impl RunArguments {
         tracegate: PathBuf,
         tamper: Option<Arc<dyn crate::capture::Tamper>>,
         reporter: &mut dyn Reporter,
+    ) -> Result<Summary, (Exit, miette::Report)> {
+        self.run_until(tracegate, tamper, reporter, std::future::pending()).await
+    }
+
+    async fn run_until(
+        &self,
+        tracegate: PathBuf,
+        tamper: Option<Arc<dyn crate::capture::Tamper>>,
+        reporter: &mut dyn Reporter,
+        stop: impl Future<Output = String>,
     ) -> Result<Summary, (Exit, miette::Report)> {
         let usage = |report: miette::Report| (Exit::Usage, report);
         let mut config = Config::read(&self.config).map_err(|error| usage(error.into()))?;
@@ -145,9 +153,9 @@ impl RunArguments {
             reporter
         };
         let mut all = Both(&mut files, reporter);
-        let summary = gherkin::run(plan, &mut all).await;
+        let summary = gherkin::run_until(plan, &mut all, stop).await;
         all.tell(&Event::Finished(summary.clone()));
-        files.finish().into_diagnostic().map_err(|report| (Exit::Environment, report))?;
+        files.finish().into_diagnostic().map_err(|report| (summary.exit_unreported(), report))?;
         Ok(summary)
     }
 }

@@ -5,7 +5,11 @@
 //! context that it was made with. Time alone cannot tell that from a background thread, as with lines without ids. What tells
 //! is the same span, apart from its numbers, at a time when nothing was asked of the service.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use super::{
     Trace,
@@ -40,6 +44,40 @@ impl fmt::Display for SpanShape {
     }
 }
 
+/// Attributes that say whom a span calls, or what of it (semantic conventions, stable and old).
+const CALLEE: [&str; 12] = [
+    "server.address",
+    "net.peer.name",
+    "server.port",
+    "net.peer.port",
+    "rpc.service",
+    "rpc.method",
+    "db.system.name",
+    "db.system",
+    "db.operation.name",
+    "db.operation",
+    "messaging.destination.name",
+    "messaging.destination",
+];
+
+/// Whom a span calls, empty where it says nothing. Spans of calls are named by their method alone.
+fn callee(span: &Span) -> String {
+    let said = CALLEE.iter().filter_map(|key| Some(format!("{key}={}", span.attributes.get(key)?)));
+    said.collect::<Vec<_>>().join(" ")
+}
+
+/// What a service begins while nothing is asked of it: shapes of spans, each with whom they call.
+#[derive(Debug, Default)]
+pub struct Habits(HashMap<SpanShape, HashSet<String>>);
+
+impl Habits {
+    /// Whether it begins the like of a span by itself. Where it calls several, as a poller that goes round does, any is like them.
+    pub fn have(&self, span: &Span) -> bool {
+        let callees = self.0.get(&SpanShape::of(span));
+        callees.is_some_and(|callees| callees.len() > 1 || callees.contains(&callee(span)))
+    }
+}
+
 /// The root spans of other traces that began inside one of the request's `entries`, and which the service does not begin by
 /// itself as well. Not among them: one with a link to another trace, which says whose it is (a queue may still be busy with an
 /// earlier request, of which nothing came where its caller did not sample it); and one from another process, unless it took a call or a message there. What arrived before `since` is not looked at.
@@ -63,8 +101,12 @@ pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[Tra
         .only(|row| row.is_root() && during(row.start_unix_nano()) && !own.iter().any(|&trace_id| row.is_in(trace_id)));
     let mut found: Vec<Arc<Span>> = roots.filter(|span| began_inside(span) && !is_linked(span)).cloned().collect();
     if !found.is_empty() {
+        let linked = linked_from(capture, own);
+        found.retain(|span| !linked.contains(&span.trace_id));
+    }
+    if !found.is_empty() {
         let by_itself = by_itself(capture);
-        found.retain(|span| !by_itself.contains(&SpanShape::of(span)));
+        found.retain(|span| !by_itself.have(span));
     }
     found
 }
@@ -73,6 +115,13 @@ pub fn detached(capture: &Capture, since: u64, entries: &[Arc<Span>], own: &[Tra
 pub(super) fn is_linked(span: &Span) -> bool {
     let mut named = span.links.iter().filter_map(|link| link.trace_id.parse::<TraceId>().ok());
     named.any(|id| id != span.trace_id)
+}
+
+/// The traces that spans of these traces link to: what makes a connection that others will use may be a root of its own, and the
+/// call that had to wait for it says so (.NET's HTTP client).
+pub(super) fn linked_from(capture: &Capture, traces: &[TraceId]) -> HashSet<TraceId> {
+    let spans = traces.iter().flat_map(|&trace_id| capture.spans_of(trace_id));
+    spans.flat_map(|span| &span.links).filter_map(|link| link.trace_id.parse().ok()).collect()
 }
 
 /// Spans that began inside one of the request's `entries`, in their process, below a span of an earlier request that was over
@@ -107,7 +156,7 @@ pub fn stale(
         candidates.filter(|span| parent(span).is_some_and(|parent| over(parent))).filter_map(left_in).collect();
     if !found.is_empty() {
         let by_itself = by_itself(capture);
-        found.retain(|(span, _)| !by_itself.contains(&SpanShape::of(span)));
+        found.retain(|(span, _)| !by_itself.have(span));
     }
     found
 }
@@ -166,13 +215,16 @@ pub(super) fn entry_above(capture: &Capture, span: &Arc<Span>) -> Arc<Span> {
     Arc::clone(at)
 }
 
-/// The shapes of spans that began while nothing was asked of the service: no request was under way, the harness's own
+/// What began while nothing was asked of the service: no request was under way, the harness's own
 /// included, and none had been for [`GRACE`].
-pub fn by_itself(capture: &Capture) -> HashSet<SpanShape> {
+pub fn by_itself(capture: &Capture) -> Habits {
     let idle = idle(capture);
     let began_idle = |start| idle.iter().any(|(from, to)| (*from..*to).contains(&start));
-    let began = capture.spans().only(|row| began_idle(row.start_unix_nano()));
-    began.map(|span| SpanShape::of(span)).collect()
+    let mut habits = Habits::default();
+    for span in capture.spans().only(|row| began_idle(row.start_unix_nano())) {
+        habits.0.entry(SpanShape::of(span)).or_default().insert(callee(span));
+    }
+    habits
 }
 
 /// How long a service must have been seen while nothing was asked of it, to say what it does then.
@@ -273,6 +325,21 @@ mod tests {
     }
 
     #[test]
+    fn a_root_span_that_a_span_of_the_request_links_to_is_no_stranger() {
+        let alone = Options { alone: true, ..Options::default() };
+        let calls = |linked: u8| {
+            let link = SpanLink {
+                trace_id: trace_id(linked).to_string(),
+                span_id: "x".into(),
+                attributes: Attributes::default(),
+            };
+            let call = Span { links: vec![link], ..with(span(3, Some(1), "GET"), SpanKind::Client, &[]) };
+            found(vec![entry(), call, root(|_| {})], Vec::new(), alone).strangers.len()
+        };
+        assert_eq!((calls(7), calls(8)), (0, 1));
+    }
+
+    #[test]
     fn what_another_process_begins_is_its_own_unless_it_took_a_call() {
         let alone = Options { alone: true, ..Options::default() };
         let here = |kind| {
@@ -302,16 +369,32 @@ mod tests {
             Span { start_unix_nano, trace_id, ..span(seconds, None, name) }
         };
         export(&store, vec![at(1, "poll 1"), Span { parent_span_id: Some(span_id(1)), ..at(2, "child") }]);
-        let shapes = store.look(by_itself);
-        assert!(shapes.contains(&SpanShape::of(&at(3, "poll 2"))), "numbers do not matter");
-        assert!(!shapes.contains(&SpanShape::of(&at(3, "child"))), "what hangs on something is no root");
+        let habits = store.look(by_itself);
+        assert!(habits.have(&at(3, "poll 2")), "numbers do not matter");
+        assert!(!habits.have(&at(3, "child")), "what hangs on something is no root");
         let child = Span { parent_span_id: Some(span_id(4)), ..at(3, "child") };
-        assert!(shapes.contains(&SpanShape::of(&child)));
+        assert!(habits.have(&child));
         let store = crate::capture::Store::default();
         store.mark(Mark::Ready);
         store.mark(Mark::Sent { delivery: "d".into() });
         export(&store, vec![at(1, "poll 1")]);
-        assert!(store.look(by_itself).is_empty(), "a request is under way");
+        assert!(!store.look(by_itself).have(&at(1, "poll 1")), "a request is under way");
+    }
+
+    #[test]
+    fn a_call_is_the_services_own_when_it_calls_the_same_by_itself_or_several() {
+        let store = crate::capture::Store::default();
+        let now = store.mark(Mark::Ready).unix_nano;
+        let call = |id: u64, host: &str| {
+            let start_unix_nano = now + id * 1_000_000_000;
+            let span = Span { start_unix_nano, trace_id: trace_id(7), ..span(id, None, "GET") };
+            with(span, SpanKind::Client, &[("server.address", host.into())])
+        };
+        export(&store, vec![call(1, "config")]);
+        assert!(store.look(by_itself).have(&call(3, "config")));
+        assert!(!store.look(by_itself).have(&call(3, "prices")));
+        export(&store, vec![call(2, "registry")]);
+        assert!(store.look(by_itself).have(&call(3, "prices")), "it goes round");
     }
 
     /// What is stale in a request sent at 1000 whose entry lasts from 1010 to 1090, where `earlier` is the tree of a request

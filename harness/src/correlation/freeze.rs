@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt};
 use super::RequestEvidence;
 use crate::{
     capture::{Capture, Mark},
-    telemetry::{Arrival, Span, Value},
+    telemetry::{Arrival, LogOrigin, Span, Value},
 };
 
 /// Something of a request that had not arrived when its environment was frozen.
@@ -84,7 +84,20 @@ pub fn after_the_freeze(capture: &Capture, evidence: &RequestEvidence) -> Option
     let spans = own.chain(beside);
     let spans =
         spans.map(|span| late(format!("{} {:?}", span.kind, span.name), span.arrival.seq, Some(span.start_unix_nano)));
-    let records = evidence.logs.iter().filter(|record| record.arrival.seq > froze);
+    // What is frozen writes nothing: a line that comes before the thaw was written before the freeze, and an engine handed it on
+    // late. Something is exported by whoever sends it, so that a record which was under way at the freeze is late.
+    let ends_the_freeze = |mark: &Mark| match mark {
+        Mark::Thawed => true,
+        Mark::EnvironmentEnded { environment, .. } => Some(environment.as_str()) == home,
+        _ => false,
+    };
+    let behind_the_freeze = capture.lifecycle().iter().skip_while(|entry| entry.arrival.seq <= froze);
+    let thawed = behind_the_freeze.filter(|entry| ends_the_freeze(&entry.mark)).map(|entry| entry.arrival.seq).next();
+    let written = thawed.unwrap_or(u64::MAX);
+    let records = evidence
+        .logs
+        .iter()
+        .filter(|record| record.arrival.seq > if record.origin == LogOrigin::Otlp { froze } else { written });
     let records = records.map(|record| {
         late(format!("{} {:?}", record.origin, record.message), record.arrival.seq, record.time_unix_nano)
     });
@@ -173,6 +186,7 @@ mod tests {
         dispatched(&store, "own");
         export(&store, server());
         frozen(&store, "own");
+        store.mark(Mark::Thawed);
         dispatched(&store, "second");
         line(&store, record(Some(1), Some(1)));
         frozen(&store, "second");
@@ -184,6 +198,22 @@ mod tests {
             "late       INTERNAL \"render\" came late by 2 invocations",
         ];
         assert_eq!(judge(&store).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_line_that_an_engine_hands_on_while_the_environment_is_frozen_is_not_late_and_one_behind_the_thaw_is() {
+        let store = Store::default();
+        dispatched(&store, "own");
+        export(&store, server());
+        frozen(&store, "own");
+        line(&store, record(Some(1), Some(1)));
+        assert_eq!(judge(&store).unwrap(), [""; 0]);
+        store.mark(Mark::Thawed);
+        line(&store, LogRecord { message: "behind".into(), ..record(Some(1), Some(1)) });
+        assert_eq!(
+            judge(&store).unwrap(),
+            ["late       stdout \"behind\" came only when the environment was shut down"]
+        );
     }
 
     #[test]

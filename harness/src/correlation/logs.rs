@@ -5,7 +5,10 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 
 use super::{RequestEvidence, Stranger, request::is_ours};
-use crate::telemetry::{IdClaim, LogRecord, Span, SpanId, SpanKind, TraceId, Value, embedded_json};
+use crate::{
+    capture::stdout,
+    telemetry::{IdClaim, LineFormat, LogRecord, Span, SpanId, SpanKind, TraceId, Value, embedded_json},
+};
 
 /// Why a record is not correlated: which of the five conditions it fails.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,8 +122,8 @@ impl fmt::Display for Uncorrelated {
 /// 3. That span, or the entry span above it, is the request that the record speaks of. A record that quotes a
 ///    User-Agent, or a method and a path with headers, must quote this request's.
 /// 4. The trace is the caller's, when there was a caller.
-/// 5. On Lambda, its request id leads to the same entry span. A line of Lambda's tab form without ids is judged by
-///    this condition alone.
+/// 5. On Lambda, its request id leads to the same entry span. A line without ids in a form of Lambda's own runtimes is judged by
+///    this condition alone. `requestId` alone may be another id, unless another invocation has it.
 ///
 /// Text makes no claim, so it is correlated always.
 ///
@@ -132,7 +135,7 @@ pub fn correlated(record: &LogRecord, evidence: &RequestEvidence) -> Result<(), 
     }
     let mut failures = Vec::new();
     let no_ids = record.trace_id == IdClaim::Absent && record.span_id == IdClaim::Absent;
-    let by_request_id = no_ids && is_lambda_tab(record) && record.request_id.is_some() && evidence.request_id.is_some();
+    let by_request_id = no_ids && is_of_lambdas_runtime(record) && evidence.request_id.is_some();
     if !by_request_id {
         if record.trace_id.valid().is_none() || record.span_id.valid().is_none() {
             let (trace_id, span_id) = (record.trace_id.clone(), record.span_id.clone());
@@ -150,7 +153,9 @@ pub fn correlated(record: &LogRecord, evidence: &RequestEvidence) -> Result<(), 
     }
     if let (Some(found), Some(own)) = (&record.request_id, &evidence.request_id) {
         if found != own {
-            failures.push(Uncorrelated::OtherInvocation { found: found.clone(), own: own.clone() });
+            if names_an_invocation(record) || evidence.invocations.contains(found) {
+                failures.push(Uncorrelated::OtherInvocation { found: found.clone(), own: own.clone() });
+            }
         } else if by_request_id && evidence.sampled() && !has_request_id(evidence, own) {
             failures.push(Uncorrelated::NoInvocationSpan { request_id: own.clone() });
         }
@@ -158,8 +163,42 @@ pub fn correlated(record: &LogRecord, evidence: &RequestEvidence) -> Result<(), 
     if failures.is_empty() { Ok(()) } else { Err(failures) }
 }
 
-fn is_lambda_tab(record: &LogRecord) -> bool {
-    record.format == crate::telemetry::LineFormat::LambdaTab
+/// The fields that Lambda's own runtimes write in their JSON format ("Using Lambda advanced logging controls").
+const OF_THE_RUNTIME: [&str; 10] = [
+    "timestamp",
+    "level",
+    "message",
+    "requestId",
+    "AWSRequestId",
+    "logger",
+    "errorType",
+    "errorMessage",
+    "stackTrace",
+    "tenantId",
+];
+
+/// Whether a line has the form of one of Lambda's runtimes, which give a request id to what a function prints and know of no
+/// trace: the tab form, and in the JSON format an object of nothing but the runtime's own fields.
+pub fn is_of_lambdas_runtime(record: &LogRecord) -> bool {
+    let own = |path: &str| OF_THE_RUNTIME.contains(&path.split('.').next().unwrap_or_default());
+    record.request_id.is_some()
+        && match record.format {
+            LineFormat::LambdaTab => true,
+            LineFormat::Json => {
+                record.fields.iter().all(|(path, _)| own(path))
+                    && ["timestamp", "level", "message"]
+                        .iter()
+                        .all(|name| record.fields.iter().any(|(path, _)| path.split('.').next() == Some(name)))
+            }
+            _ => false,
+        }
+}
+
+/// Whether a record says itself that its request id is an invocation's. `requestId` alone may be a gateway's, or the service's own.
+fn names_an_invocation(record: &LogRecord) -> bool {
+    let said = |value: &Value| matches!(value, Value::String(text) if Some(text) == record.request_id.as_ref());
+    record.format == LineFormat::LambdaTab
+        || record.fields.iter().any(|(path, value)| stdout::names_an_invocation(path) && said(value))
 }
 
 /// Conditions 2 and 3, as far as ids go.

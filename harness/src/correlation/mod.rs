@@ -15,6 +15,7 @@
 //! | [`xray`] | trace ids and contexts as X-Ray and W3C write them |
 
 pub mod background;
+pub mod calls;
 pub mod copies;
 pub mod detached;
 pub mod freeze;
@@ -28,7 +29,7 @@ pub mod trace;
 pub use crate::telemetry::xray;
 pub use copies::{Copies, compare_copies};
 pub use freeze::{AfterFreeze, after_the_freeze};
-pub use logs::{Uncorrelated, correlated};
+pub use logs::{Uncorrelated, correlated, is_of_lambdas_runtime};
 pub use request::{FoundBy, Options, RequestEvidence, Stranger, request};
 pub use trace::{Duplicate, Node, Orphan, Row, Trace};
 

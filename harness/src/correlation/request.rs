@@ -9,7 +9,7 @@ use regex::Regex;
 
 use super::{Trace, background::Shape, detached};
 use crate::{
-    capture::Capture,
+    capture::{Capture, Mark},
     stimulus::{Caller, ContextForm, Delivery},
     telemetry::{Attributes, Span, SpanId, TraceId, xray::XrayHeader},
 };
@@ -265,6 +265,7 @@ impl<'a> Search<'a> {
             caller: self.caller,
             told_traces: self.told_traces.clone(),
             request_id: self.delivery.invocation.as_ref().map(|own| own.request_id.clone()),
+            invocations: self.other_invocations(),
             method: self.delivery.method.clone(),
             target: self.delivery.target.clone(),
             user_agent: self.delivery.user_agent.clone(),
@@ -287,6 +288,16 @@ impl<'a> Search<'a> {
             evidence.logs.push(record);
         }
         evidence
+    }
+
+    /// The request ids of all other invocations so far.
+    fn other_invocations(&self) -> HashSet<String> {
+        let Some(own) = &self.delivery.invocation else { return HashSet::new() };
+        let ids = self.capture.lifecycle().iter().filter_map(|entry| match &entry.mark {
+            Mark::Dispatched { request_id, .. } if *request_id != own.request_id => Some(request_id.clone()),
+            _ => None,
+        });
+        ids.collect()
     }
 
     /// Whether the attributes hold the mark, which is unique: a User-Agent may not be.

@@ -137,6 +137,7 @@ pub fn of_trace(capture: &Capture, delivery: &Delivery, ignore: &[Regex]) -> Req
         trace,
         text: Vec::new(),
         guessed: Vec::new(),
+        invocations: HashSet::new(),
         repeated: Vec::new(),
         untried: Doubtful::default(),
         undecided: Vec::new(),

@@ -52,8 +52,7 @@ pub async fn program(
 ) -> Result<Vec<String>, SiteError> {
     let of = |what: String| format!("deployment `{}`: {what}", deployment.name);
     if !deployment.build.is_empty() {
-        let directory = deployment.directory.as_ref().map_or_else(|| config.root.clone(), |path| config.resolve(path));
-        run_build(&deployment.build, &directory).await.map_err(|what| SiteError::new(of(what)))?;
+        run_build(&deployment.build, &config.directory(deployment)).await.map_err(|what| SiteError::new(of(what)))?;
     }
     if let Some(cargo) = &deployment.cargo {
         let built = cargo_binary(config, cargo, linking).await.map_err(|what| SiteError::new(of(what)))?;

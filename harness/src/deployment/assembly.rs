@@ -62,6 +62,7 @@ impl Instance {
         let mut program = spec.wrap.clone();
         program.extend(artifact::program(config, spec, Linking::for_kind(spec.kind)).await?);
         let mut built = spec.clone();
+        built.directory = Some(config.directory(spec));
         for extension in &mut built.extensions {
             let command = artifact::extension(config, spec, extension).await?;
             *extension = config::Extension {

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{EvidenceError, VERSION};
 use crate::{
     capture::{
-        Capture, Encoding, ExportRequest, Fault, Lifecycle, Mark, Signal, Store, Transport, file, index::index,
-        stdout::parse_line,
+        Capture, Encoding, ExportRequest, Fault, Lifecycle, Mark, Retention, Signal, Store, Transport, file,
+        index::index, stdout::parse_line,
     },
     telemetry::{Arrival, LogOrigin, LogRecord},
 };
@@ -334,7 +334,10 @@ impl Recording {
             (entry.arrival, piece)
         }));
         pieces.sort_by_key(|(arrival, _)| *arrival);
-        Ok(Self { folder: folder.to_owned(), pieces: pieces.into_iter(), store: Arc::default() })
+        // What was recorded was kept then, and in this form it may be larger.
+        let everything = Retention { bytes: usize::MAX, age: None };
+        let store = Arc::new(Store::bounded(None, everything));
+        Ok(Self { folder: folder.to_owned(), pieces: pieces.into_iter(), store })
     }
 
     /// A capture of nothing: that of a deployment that did not start.

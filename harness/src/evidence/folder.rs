@@ -12,6 +12,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::{EvidenceError, VERSION, record::SCENARIO};
+use crate::report::PAGE;
 
 const RUN: &str = "run.json";
 const LOCK: &str = ".run-lock";
@@ -58,6 +59,11 @@ pub fn claim(output: &Path) -> Result<Claim, EvidenceError> {
 /// # Errors
 /// Those of the file system.
 pub fn begin_run(output: &Path, root: &Path) -> Result<(), EvidenceError> {
+    let page = output.join(PAGE);
+    if page.exists() {
+        // One that is interrupted before it writes its own must not leave that of another run.
+        fs::remove_file(&page).map_err(EvidenceError::io("remove", &page))?;
+    }
     let deployments = output.join(DEPLOYMENTS);
     if deployments.exists() {
         fs::remove_dir_all(&deployments).map_err(EvidenceError::io("remove", &deployments))?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,12 +19,12 @@ use crate::{
     correlation::{
         Options, RequestEvidence,
         background::{GRACE, Shape, background},
-        detached::{SpanShape, by_itself},
+        detached::by_itself,
         repetition::was_repeated,
         request,
     },
     stimulus::Delivery,
-    telemetry::{LogOrigin, SpanId, TraceId},
+    telemetry::{LogOrigin, Span, SpanId, TraceId},
 };
 
 /// How long the service is watched while nothing is asked of it, at least, and as a multiple of its slowest answer: what
@@ -138,7 +139,7 @@ impl Scene {
     /// A line that was written during a request that was alone and names a trace of which nothing has come may be of a process
     /// that no proof speaks for, and that made a trace of its own of the request. Waits for what such lines name, until one such
     /// wait was in vain: a trace that is not sampled never comes. Whether anything came.
-    pub(super) async fn found_named_traces(&self, which: &[usize]) -> bool {
+    pub(super) async fn waited_for_named_traces(&self, which: &[usize]) -> bool {
         let store = self.instance.store();
         let unknown = |capture: &Capture| -> HashSet<TraceId> {
             let open = which.iter().map(|&at| &self.sent[at]);
@@ -155,18 +156,17 @@ impl Scene {
             return false;
         }
         let came =
-            |capture: &Capture| named.iter().filter(|&&trace_id| capture.spans_of(trace_id).next().is_some()).count();
-        let deadline = Instant::now() + self.stage.spec.patience;
-        let all = store.until(deadline, |capture| (came(capture) == named.len()).then_some(())).await.is_some();
+            |capture: &Capture| named.iter().all(|&trace_id| capture.spans_of(trace_id).next().is_some()).then_some(());
+        let all = store.until(Instant::now() + self.stage.spec.patience, came).await.is_some();
         self.stage.waited_for_traces.set(!all);
-        all || store.look(came) > 0
+        true
     }
 
     /// Where nothing but the time says that lines without ids or spans of other traces are of these requests: watches the
     /// service while nothing is asked of it. Whether it makes some of those then too, so that they are not the requests'.
     pub(super) async fn found_background(&self, which: &[usize]) -> bool {
         let store = self.instance.store();
-        let (lines, spans, delay): (HashSet<Shape>, HashSet<SpanShape>, Duration) = store.look(|capture| {
+        let (lines, spans, delay): (HashSet<Shape>, Vec<Arc<Span>>, Duration) = store.look(|capture| {
             let evidence: Vec<_> = which.iter().map(|&at| self.evidence(capture, &self.sent[at])).collect();
             // Records come when their exporter sends them.
             let untriable =
@@ -182,7 +182,7 @@ impl Scene {
                 spans.chain(evidence.tops_of_repeated())
             });
             let spans = spans.chain(untriable().flat_map(|(_, evidence)| &evidence.untried.roots));
-            (lines, spans.map(|span| SpanShape::of(span)).collect(), delay)
+            (lines, spans.cloned().collect(), delay)
         });
         if (lines.is_empty() && spans.is_empty()) || !self.is_alone() {
             return false;
@@ -190,13 +190,19 @@ impl Scene {
         let took = which.iter().map(|&at| self.sent[at].delivery.took()).max().unwrap_or_default();
         let watch = (took * WATCH_FACTOR).clamp(LEAST_WATCH, self.stage.spec.patience.max(LEAST_WATCH));
         let deadline = Instant::now() + GRACE + watch + delay.min(self.stage.spec.patience);
-        let all = |capture: &Capture| background(capture).is_superset(&lines) && by_itself(capture).is_superset(&spans);
+        let all = |capture: &Capture| {
+            let habits = by_itself(capture);
+            background(capture).is_superset(&lines) && spans.iter().all(|span| habits.have(span))
+        };
         let found_all = store.until(deadline, |capture| all(capture).then_some(())).await.is_some();
         if !found_all && !spans.is_empty() {
             // Spans come when their exporter sends them. What began during the watch is here once another proof is.
             let deliveries: Vec<&Delivery> = which.iter().map(|&at| &self.sent[at].delivery).collect();
             self.instance.come_to_rest(&deliveries, Instant::now() + self.patience()).await;
         }
-        store.look(|capture| !background(capture).is_disjoint(&lines) || !by_itself(capture).is_disjoint(&spans))
+        store.look(|capture| {
+            let habits = by_itself(capture);
+            !background(capture).is_disjoint(&lines) || spans.iter().any(|span| habits.have(span))
+        })
     }
 }

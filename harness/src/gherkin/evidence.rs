@@ -8,7 +8,7 @@ use super::{
     world::{Scene, Sent},
 };
 use crate::{
-    capture::{Capture, Mark},
+    capture::Capture,
     correlation::segments::{drawn, segments},
     evidence::{
         CAPTURE, CaptureFiles, CaptureKind, EvidenceError, ScenarioRecord, Settings, VERSION, mask_text, write_scenario,
@@ -164,7 +164,7 @@ fn received(capture: &Capture) -> String {
     }
     // Beside the faults, so that a failure shows what the sink did to whom, and when.
     for entry in capture.lifecycle() {
-        if let Mark::Sink { what } = &entry.mark {
+        if let Some(what) = entry.mark.at_the_sink() {
             let _ = writeln!(text, "sink at {}: {what}", moment(entry.arrival.unix_nano));
         }
     }

@@ -9,6 +9,7 @@ mod notation;
 mod observe;
 mod registry;
 mod replay;
+mod roster;
 mod run;
 mod select;
 mod soak;
@@ -18,5 +19,6 @@ mod world;
 
 pub use registry::{Keyword, Need, StepDefinition, definitions, reference};
 pub use replay::{ReplayError, Replayed, replay};
-pub use run::{Plan, run};
+pub(crate) use run::near;
+pub use run::{Plan, run, run_until};
 pub use select::{SelectError, Selected, Selection, select};

@@ -213,7 +213,8 @@ impl Scene {
         self.repeats(which).await;
         let now = |scene: &Self| scene.instance.store().look(|capture| judge(scene, capture));
         let mut judged = now(self);
-        if judged.is_ok() && self.found_named_traces(which).await {
+        if judged.is_ok() && self.waited_for_named_traces(which).await {
+            // Also when it waited in vain: what the verdict rests on is what there was at the last look.
             judged = now(self);
         }
         if judged.is_err() {

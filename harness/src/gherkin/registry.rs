@@ -128,7 +128,13 @@ impl StepDefinition {
 
     /// Whether a table stands below it, as in its example.
     pub fn takes_table(&self) -> bool {
-        self.example.lines().any(|line| line.trim_start().starts_with('|'))
+        !self.columns().is_empty()
+    }
+
+    /// The columns of that table.
+    pub fn columns(&self) -> Vec<&'static str> {
+        let header = self.example.lines().map(str::trim).find(|line| line.starts_with('|'));
+        header.map_or_else(Vec::new, |header| header.trim_matches('|').split('|').map(str::trim).collect())
     }
 }
 

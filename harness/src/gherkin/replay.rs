@@ -161,6 +161,8 @@ struct Actor {
     played: Played,
     world: World,
     steps: std::vec::IntoIter<gherkin::Step>,
+    /// Whether its verdict is known, and only its report is to be made.
+    judged: bool,
     began: Instant,
 }
 
@@ -188,7 +190,7 @@ async fn judge_again(
         };
         let world = World::recorded(scene(&folder, &record, acts, &recording, root)?);
         let steps = played.steps().into_iter();
-        actors.push(Actor { at, folder, record, played, world, steps, began: Instant::now() });
+        actors.push(Actor { at, folder, record, played, world, steps, judged: false, began: Instant::now() });
     }
     // What looks first is judged first.
     let mut turns = BinaryHeap::new();
@@ -201,6 +203,7 @@ async fn judge_again(
         now = now.max(looks_at);
         recording.advance(now)?;
         let goes_on = match actor.steps.next() {
+            _ if actor.judged => false,
             Some(step) => play_step(&mut actor.world, &step).await,
             None => {
                 let Played { feature, rule, scenario, .. } = &actor.played;
@@ -213,9 +216,10 @@ async fn judge_again(
             continue;
         }
         if actor.world.noted().is_some() && actor.record.ends > now {
-            // Its report shows all that came, as it did.
-            now = actor.record.ends;
-            recording.advance(now)?;
+            // Its report shows all that came, as it did, but others are judged on less until then.
+            actor.judged = true;
+            turns.push(Reverse((actor.record.ends, index)));
+            continue;
         }
         actor.world.come_to_rest().await;
         judged.push((actor.at, actor.verdict()));

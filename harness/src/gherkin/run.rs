@@ -3,8 +3,8 @@
 
 use std::{
     cell::Cell,
-    collections::BTreeSet,
-    ffi::OsString,
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
     panic,
     path::{Path, PathBuf},
     rc::Rc,
@@ -30,6 +30,7 @@ use super::{
     counterpart::Counterpart,
     evidence::Aside,
     registry::{self, Need},
+    roster::{Roster, names},
     select::{EXCEPT, Selection, known_labels},
     world::{Scene, World},
 };
@@ -93,8 +94,8 @@ pub(super) struct Play {
     output: PathBuf,
     workshop: Workshop,
     shared: Mutex<Shared>,
-    /// Stems of feature files that several files have.
-    ambiguous: Rc<BTreeSet<OsString>>,
+    /// What the evidence of each feature file is named after.
+    names: Rc<BTreeMap<PathBuf, String>>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -147,7 +148,8 @@ impl Play {
         shared.starts += 1;
         let name = match shared.starts {
             1 => self.stage.spec.name.clone(),
-            again => format!("{}-{again}", self.stage.spec.name),
+            // No name of a deployment has this sign.
+            again => format!("{}~{again}", self.stage.spec.name),
         };
         let started = self.start(Some(name)).await.map(Rc::new);
         if let Ok(running) = &started {
@@ -185,14 +187,8 @@ impl Play {
 
     /// Where the evidence of a scenario lies.
     fn folder(&self, file: &Path, line: usize) -> PathBuf {
-        let stem = file.file_stem().unwrap_or_default();
-        let stem = match file.parent().and_then(Path::file_name) {
-            Some(folder) if self.ambiguous.contains(stem) => {
-                format!("{}-{}", folder.to_string_lossy(), stem.to_string_lossy())
-            }
-            _ => stem.to_string_lossy().into_owned(),
-        };
-        near(&self.output).join(format!("{stem}-{line}")).join(&self.stage.spec.name)
+        let name = self.names.get(file).map_or("", String::as_str);
+        near(&self.output).join(format!("{name}-{line}")).join(&self.stage.spec.name)
     }
 
     fn playing(&self, scenario: &str) {
@@ -207,14 +203,19 @@ impl Play {
 
 /// Runs a plan to its end and tells `reporter` what happens, all but [`Event::Finished`].
 pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
+    run_until(plan, reporter, std::future::pending()).await
+}
+
+/// The same, unless `stop` comes to its end before: then all that was started is ended, and what was not judged by then is an
+/// error that says what `stop` does.
+pub async fn run_until(plan: Plan, reporter: &mut dyn Reporter, stop: impl Future<Output = String>) -> Summary {
     let began = Instant::now();
     let config = plan.workshop.config.clone();
     let output = config.resolve(&config.output);
     let known = known_labels(config.deployments.values());
     let (events, mut told) = mpsc::unbounded_channel();
-    let ambiguous = Rc::new(ambiguous_stems(&plan.selection));
-    // Where this fails nothing can be written behind it either, and every scenario says so.
-    let _ = evidence::begin_run(&output, &config.root);
+    let names = Rc::new(names(&plan.selection));
+    let mut roster = Roster::default();
     let mut claimed = BTreeSet::new();
     let mut plays: Vec<LocalBoxFuture<'_, ()>> = Vec::new();
     let mut deployments = Vec::new();
@@ -222,6 +223,7 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
         let features = plan.selection.for_deployment(spec, &known);
         let own = Selection { features: features.clone() };
         claimed.extend(places(&own));
+        roster.enrol(&spec.name, &own);
         deployments.push((spec.name.clone(), own.scenarios().count()));
         if features.is_empty() {
             continue;
@@ -232,12 +234,20 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
             output: output.clone(),
             workshop: plan.workshop.clone(),
             shared: Mutex::default(),
-            ambiguous: ambiguous.clone(),
+            names: names.clone(),
             events: events.clone(),
         });
         plays.push(Box::pin(play_all(play, features, plan.jobs)));
     }
     drop(events);
+    if !plays.is_empty() {
+        // Where this fails nothing can be written behind it either, and every scenario says so.
+        let _ = evidence::begin_run(&output, &config.root);
+    }
+    // What cannot run here is told as such, and not as a scenario that nobody takes.
+    for spec in plan.unavailable.iter().filter_map(|(name, _)| config.deployments.get(name)) {
+        claimed.extend(places(&Selection { features: plan.selection.for_deployment(spec, &known) }));
+    }
     let all = places(&plan.selection);
     reporter.tell(&Event::Started { scenarios: all.len(), deployments });
     for (deployment, reason) in &plan.unavailable {
@@ -262,15 +272,26 @@ pub async fn run(plan: Plan, reporter: &mut dyn Reporter) -> Summary {
             }
         }
     };
-    futures::future::join(playing, telling).await;
+    let interrupted = tokio::select! {
+        _ = futures::future::join(playing, telling) => None,
+        why = stop => Some(why),
+    };
     // The runner silences panics while steps run; two at once restore each other's silence.
     panic::set_hook(hook);
+    let why = interrupted.as_deref().unwrap_or(
+        "tracegate itself broke down while it judged this scenario, so it has no verdict; please report this with its evidence",
+    );
+    for lost in roster.unjudged(&summary.outcomes, why) {
+        reporter.tell(&Event::Judged(Box::new(lost.clone())));
+        summary.outcomes.push(lost);
+    }
+    summary.interrupted = interrupted;
     summary.took = began.elapsed();
     summary
 }
 
 /// A path as seen from the working directory, which is how a person will type it.
-pub(super) fn near(path: &Path) -> PathBuf {
+pub(crate) fn near(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
     here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned)).unwrap_or_else(|| path.to_owned())
 }
@@ -283,13 +304,6 @@ fn places(selection: &Selection) -> BTreeSet<(PathBuf, usize, String)> {
             (file, selected.scenario.position.line, selected.scenario.name.clone())
         })
         .collect()
-}
-
-/// Stems that several feature files have, so that they do not tell the files apart.
-fn ambiguous_stems(selection: &Selection) -> BTreeSet<OsString> {
-    let mut seen = BTreeSet::new();
-    let stems = selection.features.iter().filter_map(|feature| feature.path.as_deref()?.file_stem());
-    stems.filter(|stem| !seen.insert(stem.to_os_string())).map(OsString::from).collect()
 }
 
 async fn play_all(play: Rc<Play>, features: Vec<gherkin::Feature>, jobs: usize) {
@@ -305,6 +319,8 @@ async fn play_all(play: Rc<Play>, features: Vec<gherkin::Feature>, jobs: usize) 
     let entering = play.clone();
     let runner = runner::Basic::default()
         .max_concurrent_scenarios(jobs)
+        // A tag that begins with `retry` would have a scenario that failed played again until it passes.
+        .retry_options(|_, _, _, _| None)
         .steps(steps)
         .before(move |feature, rule, scenario, world| {
             let play = entering.clone();

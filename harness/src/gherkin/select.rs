@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config,
-    expectation::{TextMatcher, ValueMatcher},
+    expectation::{Shape, TextMatcher, ValueMatcher},
     invariant,
 };
 
@@ -112,6 +112,7 @@ pub fn select(paths: &[PathBuf], tags: Option<&str>) -> Result<Selection, Select
             features.push(feature);
         }
     }
+    once(&mut features);
     problems.extend(features.iter().flat_map(undefined_in));
     if !problems.is_empty() {
         return Err(SelectError::Undefined { problems });
@@ -162,6 +163,20 @@ pub fn known_labels<'a>(deployments: impl IntoIterator<Item = &'a config::Deploy
     let gateways = ["rest-api", "http-api", "alb", "alb-multi-value", "function-url"];
     let own = deployments.into_iter().flat_map(config::Deployment::all_labels);
     fixed.into_iter().chain(kinds).chain(gateways).map(str::to_owned).chain(own).collect()
+}
+
+/// Leaves each scenario in only once, where a file and its folder were named: its evidence has one place.
+fn once(features: &mut [Feature]) {
+    let mut seen = BTreeSet::new();
+    for feature in features.iter_mut() {
+        let path = feature.path.as_ref().map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()));
+        let mut first =
+            |scenario: &Scenario| seen.insert((path.clone(), scenario.position.line, scenario.name.clone()));
+        feature.scenarios.retain(&mut first);
+        for rule in &mut feature.rules {
+            rule.scenarios.retain(&mut first);
+        }
+    }
 }
 
 fn parse_tags(expression: &str) -> Result<TagOperation, SelectError> {
@@ -299,7 +314,9 @@ fn exceptions(file: &str, tags: &[String], description: Option<&str>, line: usiz
 
 fn undefined(file: &str, step: &Step) -> Option<String> {
     if let Some((definition, arguments)) = registry::find(step) {
-        let wrong = misplaced(definition, step).or_else(|| malformed_pattern(definition, &arguments, step));
+        let wrong = misplaced(definition, step)
+            .or_else(|| malformed_pattern(definition, &arguments, step))
+            .or_else(|| malformed_doc_string(definition, &arguments));
         return wrong.map(|wrong| format!("{file}:{}  {wrong}: {}{}", step.position.line, step.keyword, step.value));
     }
     let hint = registry::nearest(step)
@@ -330,6 +347,12 @@ fn misplaced(definition: &StepDefinition, step: &Step) -> Option<String> {
         (false, _) if takes_text => Some("this step needs a doc string (\"\"\") below it".into()),
         (_, None) if takes_table => Some("this step needs a table below it".into()),
         (_, Some(table)) if table.rows.len() < 2 => Some("the table has no row below its header".into()),
+        (_, Some(table)) => {
+            let columns = definition.columns();
+            let given: BTreeSet<&str> = table.rows[0].iter().map(String::as_str).collect();
+            let fits = given == columns.iter().copied().collect() && table.rows[0].len() == columns.len();
+            (!fits).then(|| format!("this step needs a table with the columns | {} |", columns.join(" | ")))
+        }
         _ => None,
     }
 }
@@ -342,6 +365,19 @@ fn malformed_pattern(definition: &StepDefinition, arguments: &registry::Argument
     let cells = step.table.iter().flat_map(|table| table.rows.iter().skip(1).flatten());
     let mut cells = cells.filter_map(|cell| ValueMatcher::parse(cell).err());
     texts.next().or_else(|| cells.next()).map(|error| error.to_string())
+}
+
+/// A doc string that is not what its step reads it as.
+fn malformed_doc_string(definition: &StepDefinition, arguments: &registry::Arguments) -> Option<String> {
+    let text = arguments.doc_string().ok()?;
+    if definition.expression.ends_with("the shape") {
+        Shape::parse(text).err().map(|error| error.to_string())
+    } else if definition.expression.ends_with("the JSON") {
+        let error = serde_json::from_str::<serde_json::Value>(text).err()?;
+        Some(format!("the doc string is not JSON: {error}"))
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -439,6 +475,34 @@ mod tests {
         let cell = "\n      | attribute  | value |\n      | http.route | /(/   |";
         assert!(wrong(&format!("Then the resource has the attributes{cell}")).is_err());
         assert_eq!(wrong("Then the response body is \"/(/\""), Ok(()));
+    }
+
+    #[test]
+    fn a_shape_json_or_columns_that_are_none_are_refused_before_anything_runs() {
+        let wrong = |step: &str| {
+            let text = format!("Feature: f\n  Scenario: s\n    When a client sends GET /a\n    {step}\n");
+            selection(&text, None).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let doc = |step: &str, text: &str| format!("Then {step}\n      \"\"\"\n      {text}\n      \"\"\"");
+        assert!(wrong(&doc("the trace has the shape", "SERVER GET /a  a=/(/")).unwrap_err().contains("a.feature:4"));
+        assert_eq!(wrong(&doc("the trace has the shape", "SERVER GET /a  a=1")), Ok(()));
+        assert!(wrong(&doc("the response body is the JSON", "{a}")).unwrap_err().contains("is not JSON"));
+        assert_eq!(wrong(&doc("the response body is the JSON", "{}")), Ok(()));
+        let table = |head: &str| format!("Then the resource has the attributes\n      {head}\n      | a | b |");
+        let error = wrong(&table("| name | value |")).unwrap_err();
+        assert!(error.contains("with the columns | attribute | value |"), "{error}");
+        assert_eq!(wrong(&table("| value | attribute |")), Ok(()));
+    }
+
+    #[test]
+    fn a_scenario_that_is_named_twice_is_selected_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.feature");
+        std::fs::write(&file, TWO).unwrap();
+        let of = |paths: &[PathBuf]| select(paths, None).unwrap().scenarios().count();
+        assert_eq!(of(&[folder.path().to_owned(), file.clone()]), 2);
+        assert_eq!(of(&[format!("{}:3", file.display()).into(), format!("{}:7", file.display()).into()]), 2);
+        assert_eq!(of(&[format!("{}:3", file.display()).into(), folder.path().join("./a.feature:3")]), 1);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use super::{
     Rule, Subject,
 };
 use crate::{
-    correlation::{Uncorrelated, compare_copies, correlated},
-    telemetry::{LineFormat, LogRecord, Span},
+    correlation::{Uncorrelated, compare_copies, correlated, is_of_lambdas_runtime},
+    telemetry::{LogRecord, Span},
 };
 
 /// How far a record's own time may be from its arrival to be believed: time zones are off by more.
@@ -92,9 +92,9 @@ fn log_ids(subject: &Subject<'_>) -> Vec<String> {
     let evidence = subject.evidence;
     let guessed = |record: &LogRecord| evidence.guessed.iter().any(|other| std::ptr::eq(&**other, record));
     let mute = |record: &LogRecord| record.trace_id.valid().is_none() || record.span_id.valid().is_none();
-    // A tab line of a Lambda runtime has the request id instead.
-    let by_request = |record: &LogRecord| record.format == LineFormat::LambdaTab && record.request_id.is_some();
-    let records = evidence.logs.iter().filter(|record| mute(record) && !by_request(record) && !guessed(record));
+    // What one of Lambda's runtimes writes has the request id instead.
+    let records =
+        evidence.logs.iter().filter(|record| mute(record) && !is_of_lambdas_runtime(record) && !guessed(record));
     records.map(|record| format!("{} {:?} names no span", record.origin, record.message)).collect()
 }
 

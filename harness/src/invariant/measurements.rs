@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     capture::{Capture, Mark},
-    telemetry::{DataPoint, Metric, MetricKind, PointValue, Temporality},
+    telemetry::{DataPoint, Metric, MetricKind, PointValue, SpanKind, Temporality},
 };
 
 /// What a duration may have beyond that of the longest request: what is measured and what was seen of it are two clocks.
@@ -133,7 +133,9 @@ fn too_long(subject: &Subject<'_>) -> Vec<String> {
     let longest_mean = means.max_by(|(_, one), (_, other)| one.total_cmp(other));
     let Some((metric, mean)) = longest_mean.filter(|(_, mean)| *mean > MARGIN) else { return Vec::new() };
     let Some(longest) = longest_request(subject.capture) else { return Vec::new() };
-    if mean <= longest.mul_add(2.0, MARGIN) || !only_called_from_outside(subject.capture) {
+    let is_long = |longest: f64| mean <= longest.mul_add(2.0, MARGIN);
+    // A server may measure work behind its answer; its span lasts as long then.
+    if is_long(longest) || is_long(longest_server(subject.capture)) || !only_called_from_outside(subject.capture) {
         return Vec::new();
     }
     let service = metric.resource.service_name().unwrap_or_default();
@@ -164,6 +166,13 @@ fn seconds(unit: &str) -> Option<f64> {
         "ns" => Some(1e-9),
         _ => None,
     }
+}
+
+/// The time that the longest SERVER span took, in seconds.
+fn longest_server(capture: &Capture) -> f64 {
+    let servers = capture.spans().iter().filter(|span| span.kind == SpanKind::Server);
+    let longest = servers.map(|span| span.end_unix_nano.saturating_sub(span.start_unix_nano)).max();
+    std::time::Duration::from_nanos(longest.unwrap_or_default()).as_secs_f64()
 }
 
 /// The time that the longest request took, in seconds, those of the harness itself included; `None` while one of them has no
@@ -309,6 +318,21 @@ mod tests {
         assert_eq!(judged(vec![measured("s", 2.5)]), ["duration-unit"]);
         assert!(judged(vec![measured("s", 0.025)]).is_empty());
         assert!(judged(vec![measured("", 2.5)]).is_empty());
+    }
+
+    #[test]
+    fn work_behind_the_answer_that_the_servers_span_covers_too_is_no_wrong_unit() {
+        let store = Store::default();
+        let sent = store.mark(Mark::Sent { delivery: "d".into() });
+        store.mark(Mark::Answered { delivery: "d".into() });
+        let mut long = entry();
+        long.end_unix_nano = long.start_unix_nano + 2_400_000_000;
+        samples::export(&store, vec![long]);
+        samples::export_metrics(&store, vec![measured("s", 2.5)]);
+        let delivery =
+            crate::stimulus::Delivery { sent: Arrival { seq: sent.seq, unix_nano: 5 }, ..samples::delivery() };
+        let told = judge(&store, &delivery, true, &[]);
+        assert!(!told.contains(&"duration-unit"), "{told:?}");
     }
 
     #[test]

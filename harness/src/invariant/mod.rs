@@ -23,6 +23,7 @@
 
 mod alike;
 mod behind;
+mod calls;
 mod conventions;
 mod invocation;
 mod logs;
@@ -148,6 +149,7 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
         .chain(conventions::RULES)
         .chain(metrics::RULES)
         .chain(measurements::RULES)
+        .chain(calls::RULES)
         .chain(secrets::RULES)
         .chain(alike::RULES)
         .chain(behind::RULES)

@@ -12,14 +12,20 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "service-name",
         grade: Always,
-        about: "the resource of spans and of exported log records has a service.name",
-        limits: "",
+        about: "the resource of spans, of exported log records and of metrics has a service.name",
+        limits: "Of metrics, where the resource is an SDK's: a collector of host metrics names no service.",
         source: "semantic conventions, Resource, Service: service.name is required; instrumentation-score RES-005",
         check: |subject| {
             let nameless = |resource: &Resource| resource.service_name().is_none_or(str::is_empty);
-            of_each_signal(subject, |signal, resource| {
+            let mut found = of_each_signal(subject, |signal, resource| {
                 nameless(resource).then(|| format!("the resource of {signal} has no service.name"))
-            })
+            });
+            let of_sdk = |resource: &Resource| resource.attributes.get("telemetry.sdk.name").is_some();
+            let metrics = || subject.metrics_since().iter().map(|metric| &metric.resource);
+            if subject.first && metrics().any(|resource| of_sdk(resource) && nameless(resource)) {
+                found.push("the resource of metrics has no service.name".into());
+            }
+            found
         },
     },
     Rule {
@@ -124,7 +130,7 @@ fn linked<'a>(subject: &Subject<'a>) -> impl Iterator<Item = (&'a LogRecord, &'a
 mod tests {
     use std::sync::Arc;
 
-    use super::super::tests::{broken, entry, findings, resource, told};
+    use super::super::tests::{broken, entry, findings, judge, resource, told};
     use crate::{
         capture::Store,
         correlation::samples,
@@ -170,22 +176,37 @@ mod tests {
         assert!(judged(&[shop, one], &[shop]).is_empty());
     }
 
+    fn metric(resource: Arc<Resource>) -> Metric {
+        Metric {
+            name: "orders".into(),
+            unit: String::new(),
+            description: String::new(),
+            kind: MetricKind::Gauge,
+            points: Vec::new(),
+            resource,
+            scope: Arc::default(),
+            arrival: Arrival::default(),
+        }
+    }
+
+    #[test]
+    fn an_sdks_metrics_without_a_service_name_are_found_and_a_host_collectors_are_not() {
+        let judged = |attributes: &[(&str, &str)]| {
+            let store = samples::store(vec![entry()], Vec::new());
+            samples::export_metrics(&store, vec![metric(resource(attributes))]);
+            judge(&store, &samples::delivery(), true, &[])
+        };
+        assert_eq!(judged(&[("telemetry.sdk.name", "opentelemetry")]), ["service-name"]);
+        assert!(judged(&[("telemetry.sdk.name", "opentelemetry"), ("service.name", "shop")]).is_empty());
+        assert!(judged(&[("host.name", "a")]).is_empty());
+    }
+
     #[test]
     fn metrics_of_a_service_that_sends_nothing_else_are_mentioned() {
         let judged = |spans: Vec<Span>, service: &str| {
             let store = Store::default();
             samples::export(&store, spans);
-            let metric = Metric {
-                name: "orders".into(),
-                unit: String::new(),
-                description: String::new(),
-                kind: MetricKind::Gauge,
-                points: Vec::new(),
-                resource: resource(&[("service.name", service)]),
-                scope: Arc::default(),
-                arrival: Arrival::default(),
-            };
-            samples::export_metrics(&store, vec![metric]);
+            samples::export_metrics(&store, vec![metric(resource(&[("service.name", service)]))]);
             let found = findings(&store, &samples::delivery(), true, &[], &[]);
             found.into_iter().map(|finding| finding.rule).collect::<Vec<_>>()
         };

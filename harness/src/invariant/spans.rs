@@ -35,9 +35,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "near-the-request",
         grade: Always,
-        about: "the times of spans, their events and exported log records are within ten minutes of the request",
+        about: "the times of spans, their events and exported log records are within ten minutes of the request, and a span has \
+                ended when it is received",
         limits: "No clock is off by that much: it is a time in another unit (milliseconds instead of nanoseconds), or local time. \
-                 Log records without a time are not judged, nor are lines of output, which may be in local time.",
+                 An end is held against its arrival, with a second to spare, where the entry span of the same process began during the \
+                 request, so that the clocks are known to agree. Log records without a time are not judged, nor are lines of output, which may be in local time.",
         source: "opentelemetry-proto: start_time_unix_nano, end_time_unix_nano, time_unix_nano",
         check: near_the_request,
     },
@@ -90,9 +92,18 @@ pub(super) const RULES: &[Rule] = &[
         check: |subject| each(subject, server_status),
     },
     Rule {
+        name: "route-is-a-template",
+        grade: Advice,
+        about: "`http.route` of a SERVER span is a template and not the path that was asked for",
+        limits: "Told where the route is the whole path and a part of it is a number, a UUID or at least 16 hexadecimal digits. Advice, \
+                 because a route may really be called so.",
+        source: "semantic conventions, HTTP spans: http.route must be low-cardinality, and must not be populated with the path",
+        check: |subject| each(subject, |span| path_as_route(span, &subject.delivery.target)),
+    },
+    Rule {
         name: "answered-status",
         grade: Advice,
-        about: "the HTTP status on the entry span is the one that the client got",
+        about: "the HTTP status on the entry span is the one that the client got, and where that is 5xx the span says something of it",
         limits: "Advice, because what stands around the instrumentation may answer otherwise. Not judged behind a gateway, which \
                  makes an answer of its own.",
         source: "semantic conventions, HTTP spans: http.response.status_code",
@@ -136,6 +147,23 @@ fn server_status(span: &Span) -> Option<String> {
         .then(|| format!("{} {:?} has HTTP status {code} and span status {}", span.kind, span.name, span.status.code))
 }
 
+/// A route that is the path with something in it that only one request has.
+fn path_as_route(span: &Span, target: &str) -> Option<String> {
+    let route = span.attributes.str("http.route").filter(|_| span.kind == SpanKind::Server)?;
+    let path = target.split('?').next().unwrap_or_default();
+    let is_id = |part: &str| {
+        let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        !part.is_empty()
+            && (digits(part) || (part.len() >= 16 && hex(part)) || (part.len() == 36 && hex(&part.replace('-', ""))))
+    };
+    let part = route.split('/').find(|part| is_id(part)).filter(|_| route == path)?;
+    Some(format!(
+        "http.route of {} {:?} is the path {route:?}: {part:?} belongs into a parameter",
+        span.kind, span.name
+    ))
+}
+
 /// No clock of one machine is off by so much, and time zones are apart by fifteen minutes at least.
 const NEAR: u64 = 600_000_000_000;
 
@@ -163,11 +191,31 @@ fn near_the_request(subject: &Subject<'_>) -> Vec<String> {
             Some(format!("the event {:?} of {kind} {name:?} is of {}", event.name, said(event.time_unix_nano)))
         }
     });
+    found.extend(each(subject, |span| {
+        let tolerated = ARRIVED.saturating_add(subject.skew_nanos());
+        let ahead = span.end_unix_nano.saturating_sub(span.arrival.unix_nano);
+        (ahead > tolerated && !off(span.end_unix_nano) && is_timed_nearby(subject, span)).then(|| {
+            let (kind, name, ahead) = (span.kind, &span.name, std::time::Duration::from_nanos(ahead));
+            format!("{kind} {name:?} ends {ahead:.1?} after it was received")
+        })
+    }));
     let records = subject.evidence.logs.iter().filter(|record| record.origin == LogOrigin::Otlp);
     let times =
         records.filter_map(|record| Some((record, record.time_unix_nano.filter(|&time| time != 0 && off(time))?)));
     found.extend(times.map(|(record, time)| format!("log record {:?} is of {}", record.message, said(time))));
     found
+}
+
+/// By how much a span may end after it came: clocks of one machine agree better.
+const ARRIVED: u64 = 1_000_000_000;
+
+/// Whether the clock of a span's process is known to be near the harness's: the request began in it while it was under way.
+fn is_timed_nearby(subject: &Subject<'_>, span: &Span) -> bool {
+    let skew = subject.skew_nanos();
+    let (sent, answered) = (subject.delivery.sent.unix_nano, subject.delivery.answered.unix_nano);
+    let times = sent.saturating_sub(skew)..=answered.saturating_add(skew);
+    let mut entries = subject.evidence.entries.iter();
+    entries.any(|entry| entry.resource.process() == span.resource.process() && times.contains(&entry.start_unix_nano))
 }
 
 fn answered_status(subject: &Subject<'_>) -> Vec<String> {
@@ -177,8 +225,21 @@ fn answered_status(subject: &Subject<'_>) -> Vec<String> {
         Some(said) if said != got => {
             vec![format!("{} {:?} has HTTP status {said}, and the client got {got}", entry.kind, entry.name)]
         }
+        None if got >= 500 && is_silent(entry) && subject.delivery.invocation.is_none() => {
+            vec![format!("{} {:?} says nothing of an error, and the client got {got}", entry.kind, entry.name)]
+        }
         _ => Vec::new(),
     }
+}
+
+/// Whether a SERVER span of HTTP has neither a status nor a sign that something went wrong.
+fn is_silent(span: &Span) -> bool {
+    span.kind == SpanKind::Server
+        && METHOD.iter().any(|key| span.attributes.get(key).is_some())
+        && STATUS.iter().all(|key| span.attributes.get(key).is_none())
+        && span.status.code == StatusCode::Unset
+        && span.attributes.get("error.type").is_none()
+        && !span.events.iter().any(|event| event.name == "exception")
 }
 
 /// What is wrong with a CLIENT span whose HTTP status is in the hundred that begins at `from` (for 500: and above).
@@ -278,6 +339,60 @@ mod tests {
             span.attributes = [status_code, method].into_iter().collect();
             span.status = Status { code: status, message: String::new() };
         }
+    }
+
+    #[test]
+    fn a_route_that_is_the_path_with_an_id_in_it_is_told_and_a_template_or_a_plain_path_is_not() {
+        let told_of = |route: &str, target: &str| {
+            let mut span = entry();
+            span.attributes = [("http.route".to_owned(), Value::from(route))].into_iter().collect();
+            let delivery = Delivery { target: target.into(), ..samples::delivery() };
+            told(&delivery, vec![span], Vec::new()).contains(&"route-is-a-template")
+        };
+        for id in ["7", "00f067aa0ba902b7", "0b5c3f3e-6a55-4c0c-9f0a-5a1f0f6d7c11"] {
+            assert!(told_of(&format!("/orders/{id}"), &format!("/orders/{id}?a=b")), "{id}");
+            assert!(!told_of("/orders/{id}", &format!("/orders/{id}")), "{id}");
+        }
+        assert!(!told_of("/v1/orders", "/v1/orders"));
+        assert!(!told_of("/orders/7", "/orders/8"), "one is really called so");
+    }
+
+    #[test]
+    fn a_span_that_says_nothing_of_an_answer_with_5xx_is_told_and_one_with_an_exception_is_not() {
+        let told_of = |status: u16, change: &dyn Fn(&mut Span)| {
+            let mut span = entry();
+            span.attributes = [("http.request.method".to_owned(), Value::from("GET"))].into_iter().collect();
+            change(&mut span);
+            let mut delivery = samples::delivery();
+            delivery.response.status = status;
+            told(&delivery, vec![span], Vec::new()).contains(&"answered-status")
+        };
+        assert!(told_of(500, &|_| {}));
+        assert!(!told_of(200, &|_| {}));
+        let exception = |span: &mut Span| {
+            span.events =
+                vec![SpanEvent { name: "exception".into(), time_unix_nano: 0, attributes: Default::default() }];
+        };
+        assert!(!told_of(500, &exception));
+        assert!(!told_of(500, &|span| span.status.code = StatusCode::Error));
+        assert!(!told_of(500, &|span| span.attributes = Default::default()), "it is not of HTTP");
+    }
+
+    #[test]
+    fn a_span_that_ends_after_it_came_is_found_where_the_clocks_agree() {
+        let judged = |starts: u64, ends: u64| {
+            let store = crate::capture::Store::default();
+            let sent = store.mark(crate::capture::Mark::Sent { delivery: "d".into() });
+            let answered = store.mark(crate::capture::Mark::Answered { delivery: "d".into() });
+            let (start_unix_nano, end_unix_nano) = (sent.unix_nano + starts, sent.unix_nano + ends);
+            samples::export(&store, vec![Span { start_unix_nano, end_unix_nano, ..entry() }]);
+            let delivery = Delivery { sent, answered, ..samples::delivery() };
+            super::super::tests::judge(&store, &delivery, true, &[])
+        };
+        let second = 1_000_000_000;
+        assert_eq!(judged(0, 100 * second), ["near-the-request"]);
+        assert_eq!(judged(0, second / 2), [""; 0]);
+        assert_eq!(judged(100 * second, 200 * second), [""; 0], "the clock of another machine");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     Rule, Subject,
 };
 use crate::{
-    capture::sink::behaviour::Item,
+    capture::{Mark, sink::behaviour::Item},
     correlation::{Orphan, Stranger, detached::SpanShape, xray::XrayHeader},
     stimulus::{ContextForm, Delivery},
     telemetry::{LogOrigin, LogRecord, Span, SpanId, SpanKind},
@@ -30,6 +30,22 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
     Rule {
+        name: "exports-arrive",
+        grade: Always,
+        about: "no export request goes to a path at which no signal is taken",
+        limits: "Judged as a rule where it can only be meant for a collector: posted as protobuf or JSON to `/`, to a path that ends \
+                 like one of OTLP's, or by an OTLP exporter. A signal whose exporter is off, or that another endpoint gets, sends \
+                 nothing here.",
+        source: "OTLP specification 1.3, OTLP/HTTP Request; OpenTelemetry specification, OTLP exporter, Endpoint URLs for OTLP/HTTP",
+        check: |subject| {
+            if !subject.first {
+                return Vec::new();
+            }
+            let marks = subject.capture.lifecycle().iter().map(|entry| &entry.mark);
+            marks.filter_map(|mark| if let Mark::Astray { what } = mark { Some(what.clone()) } else { None }).collect()
+        },
+    },
+    Rule {
         name: "remote-parent",
         grade: Always,
         about: "the entry span hangs on a parent that the request names: the client's, on Lambda also that of the runtime's \
@@ -44,8 +60,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "one-entry",
         grade: Always,
-        about: "the request enters a process once: neither two server spans, one inside the other, nor a span of its inner work \
-                hang on the client's span",
+        about: "the request enters a process once: neither two server spans, one inside the other, nor a span of its inner work, \
+                inside of it or behind its answer, hang on the client's span",
         limits: "Spans of several processes are not judged, nor spans one after the other: what passes a request on unchanged \
                  may ask several services, and again.",
         source: "OpenTelemetry specification, Trace API, SpanKind: a SERVER span covers the handling of one remote request",
@@ -249,7 +265,38 @@ fn one_entry(subject: &Subject<'_>) -> Vec<String> {
             }
         }
     }
+    found.extend(behind_the_entry(subject));
     found
+}
+
+/// Inner work that hangs on the client's span and began when the entry was over: what took its context from the headers that came
+/// in. Nobody else has that span, unless several requests were told of it.
+fn behind_the_entry(subject: &Subject<'_>) -> Vec<String> {
+    let evidence = subject.evidence;
+    let Some(caller) = evidence.caller.filter(|_| subject.delivery.invocation.is_none()) else { return Vec::new() };
+    let others = || {
+        evidence.strangers.iter().filter_map(|stranger| match stranger {
+            Stranger::SameTrace { span, entry } if Arc::ptr_eq(span, entry) => Some(span),
+            _ => None,
+        })
+    };
+    if others().any(|span| span.kind.takes_calls()) {
+        return Vec::new();
+    }
+    let entry_of = |span: &Span| {
+        let here =
+            |entry: &&Arc<Span>| entry.resource == span.resource && entry.start_unix_nano <= span.start_unix_nano;
+        evidence.entries.iter().filter(|entry| entry.kind.takes_calls()).find(here)
+    };
+    let wrong = others().filter(|span| (span.trace_id, span.parent_span_id) == (caller.trace_id, Some(caller.span_id)));
+    let told = wrong.filter_map(|span| {
+        let entry = entry_of(span)?;
+        Some(format!(
+            "{} {:?} ({}) hangs on {}, outside of the request, as {} {:?} does, behind which it began",
+            span.kind, span.name, span.span_id, caller.span_id, entry.kind, entry.name
+        ))
+    });
+    told.collect()
 }
 
 fn carries_on(subject: &Subject<'_>) -> Vec<String> {
@@ -278,6 +325,16 @@ mod tests {
 
     fn judged(spans: Vec<Span>) -> Vec<&'static str> {
         broken(&samples::delivery(), spans, Vec::new(), true)
+    }
+
+    #[test]
+    fn telemetry_that_went_to_no_signals_path_is_found_and_another_request_to_the_sink_is_not() {
+        let store = samples::store(vec![entry()], Vec::new());
+        let judged = || super::super::tests::judge(&store, &samples::delivery(), true, &[]);
+        store.mark(Mark::Sink { what: "refused GET /".into() });
+        assert_eq!(judged(), [""; 0]);
+        store.mark(Mark::Astray { what: "refused POST /v1/v1/logs".into() });
+        assert_eq!(judged(), ["exports-arrive"]);
     }
 
     #[test]
@@ -431,6 +488,25 @@ mod tests {
         assert_eq!(judged(vec![wide(), equal]), ["one-entry"]);
         let again = Span { start_unix_nano: 101, end_unix_nano: 120, ..twin };
         assert!(judged(vec![wide(), again]).is_empty(), "a proxy that passes the headers on asked again");
+    }
+
+    #[test]
+    fn inner_work_behind_the_answer_that_hangs_on_the_client_is_found_and_a_message_that_was_handed_on_is_not() {
+        let behind = |kind| Span {
+            kind,
+            span_id: samples::span_id(2),
+            start_unix_nano: 50_000_000,
+            end_unix_nano: 60_000_000,
+            ..entry()
+        };
+        assert_eq!(judged(vec![entry(), behind(SpanKind::Internal)]), ["one-entry"]);
+        assert_eq!(judged(vec![entry(), behind(SpanKind::Consumer)]), [""; 0]);
+        assert_eq!(judged(vec![entry(), behind(SpanKind::Server)]), [""; 0], "a proxy asked again");
+        let below = Span { parent_span_id: Some(samples::span_id(1)), ..behind(SpanKind::Internal) };
+        assert_eq!(judged(vec![entry(), below]), [""; 0]);
+        let elsewhere =
+            Span { resource: super::super::tests::resource(&[("service.name", "b")]), ..behind(SpanKind::Internal) };
+        assert_eq!(judged(vec![entry(), elsewhere]), [""; 0], "another process");
     }
 
     #[test]

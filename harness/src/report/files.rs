@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Event, Reporter, Summary, html, json, junit};
+use super::{Event, PAGE, Reporter, Summary, html, json, junit};
 
 /// What a file tells a run as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Reporter for Files {
             let path = match path {
                 Some(path) => path.clone(),
                 None if summary.outcomes.is_empty() => continue,
-                None => summary.output.join("report.html"),
+                None => summary.output.join(PAGE),
             };
             if let Err(source) = write(*format, &path, summary) {
                 self.trouble.get_or_insert(WriteError { path, source });

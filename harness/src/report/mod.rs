@@ -19,6 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::deployment::SiteError;
 
+/// The page of a run, in its output folder.
+pub const PAGE: &str = "report.html";
+
 pub use files::{Files, Format, WriteError};
 pub use github::GitHub;
 pub use html::html;
@@ -201,6 +204,8 @@ pub struct Summary {
     pub took: Duration,
     /// Where the evidence lies.
     pub output: PathBuf,
+    /// What ended the run before its end.
+    pub interrupted: Option<String>,
 }
 
 impl Summary {
@@ -234,6 +239,11 @@ impl Summary {
         } else {
             Exit::Passed
         }
+    }
+
+    /// The exit code where a report could not be written, which hides no failure.
+    pub fn exit_unreported(&self) -> Exit {
+        if self.failed() > 0 { Exit::Failed } else { Exit::Environment }
     }
 }
 
@@ -281,6 +291,14 @@ mod tests {
             ..Summary::default()
         }
         .exit()
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_written_hides_no_failure() {
+        let summary = |problem| Summary { outcomes: vec![outcome("d", "s", problem)], ..Summary::default() };
+        assert_eq!(summary(Some(Problem::failed("x"))).exit_unreported(), Exit::Failed);
+        assert_eq!(summary(Some(Problem::errored("x"))).exit_unreported(), Exit::Environment);
+        assert_eq!(summary(None).exit_unreported(), Exit::Environment);
     }
 
     #[test]

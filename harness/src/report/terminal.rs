@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Event, Outcome, ProblemKind, Reporter, Summary, Verdict,
+    Event, Exit, Outcome, PAGE, ProblemKind, Reporter, Summary, Verdict,
     advice::advice,
     matrix::{Matrix, mark, short},
 };
@@ -137,9 +137,12 @@ impl<W: Write> Terminal<W> {
         }
         if summary.outcomes.is_empty() {
             let word = self.paint("33;1", "NOTHING");
-            self.say(&format!(
-                "{word}  was selected: no scenario fits the features, tags and deployments that were given"
-            ));
+            let why = if summary.unavailable.is_empty() {
+                "was selected: no scenario fits the features, tags and deployments that were given"
+            } else {
+                "was run: the deployments above cannot run here, and no other one takes what was selected"
+            };
+            self.say(&format!("{word}  {why}"));
         }
         if !summary.unclaimed.is_empty() {
             let word = self.paint("33;1", "NOT RUN");
@@ -155,15 +158,22 @@ impl<W: Write> Terminal<W> {
             let word = self.paint("36", "ADVICE ");
             self.say(&format!("{word}  {}", legible(&advice)));
         }
-        let text = format!(
-            "{} passed, {} failed, {} errored in {:.1} s; waterfalls in {}",
+        let mut text = format!(
+            "{} passed, {} failed, {} errored in {:.1} s",
             summary.passed(),
             summary.failed(),
             summary.errored(),
-            summary.took.as_secs_f64(),
-            summary.output.join("report.html").display()
+            summary.took.as_secs_f64()
         );
-        let code = if summary.failed() + summary.errored() > 0 { "31;1" } else { "32;1" };
+        // Where nothing ran there is no page.
+        if !summary.outcomes.is_empty() {
+            let _ = write!(text, "; waterfalls in {}", summary.output.join(PAGE).display());
+        }
+        let code = match summary.exit() {
+            Exit::Passed => "32;1",
+            Exit::NothingSelected => "33;1",
+            _ => "31;1",
+        };
         let text = self.paint(code, &text);
         self.say(&text);
     }

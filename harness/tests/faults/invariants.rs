@@ -41,6 +41,13 @@ pub fn all(garble: &str) -> Vec<Fault> {
             ..caught("an exporter sends what cannot be decoded", "valid-ids", LISTING)
         },
         Fault {
+            apply: Box::new(|spec| {
+                spec.env.insert("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL".into(), "http/protobuf".into());
+                spec.env.insert("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT".into(), "{otlp}/v1/v1/logs".into());
+            }),
+            ..caught("log records go to a path that the collector does not have", "exports-arrive", LISTING)
+        },
+        Fault {
             tamper: each_span(|span| {
                 if span.kind == SpanKind::Server {
                     span.parent_span_id = Some(SpanId::random());
@@ -132,10 +139,37 @@ pub fn all(garble: &str) -> Vec<Fault> {
         Fault {
             tamper: each_span(|span| {
                 if span.kind == SpanKind::Server {
+                    span.attributes = with(&span.attributes, "http.route", "/files/4711".into());
+                }
+            }),
+            ..caught("the route is the path that was asked for", "route-is-a-template", "A file whose name is a number")
+        },
+        Fault {
+            tamper: each_span(|span| {
+                if span.kind == SpanKind::Server {
                     span.kind = SpanKind::Internal;
                 }
             }),
             ..caught("what takes the request is called inner work", "kinds-fit", LISTING)
+        },
+        Fault {
+            deployment: "s3",
+            tamper: each_span(|span| {
+                if span.kind == SpanKind::Client {
+                    span.start_unix_nano -= 5_000_000_000;
+                    span.end_unix_nano -= 5_000_000_000;
+                }
+            }),
+            ..caught(
+                "a call goes out with the headers of one that was over",
+                "call-context",
+                "A request that calls out",
+            )
+        },
+        Fault {
+            deployment: "s3",
+            apply: environment("OTEL_PROPAGATORS", "none"),
+            ..caught("a call goes out without headers", "call-carries-on", "A request that calls out")
         },
         called(503, "a refused call leaves its span unset", "client-status"),
         called(404, "a call to what does not exist leaves its span unset", "client-error-status"),

@@ -66,7 +66,8 @@ async fn export(inbox: &Inbox, request: Request) -> Result<Bytes, Refusal> {
         let message = format!(
             "{path} is not known; there is Export of TraceService, LogsService, MetricsService and ProfilesService"
         );
-        inbox.nowhere(&format!("the gRPC call {message}"), &user_agent(request.headers()));
+        let is_export = path.starts_with("/opentelemetry.proto.collector.") && path.ends_with("/Export");
+        inbox.nowhere(&format!("the gRPC call {message}"), &user_agent(request.headers()), is_export);
         return Err(Refusal::new(StatusCode::NOT_FOUND, Code::Unimplemented, message));
     };
     if let Some(refusal) = inbox.missing_header(request.headers()) {

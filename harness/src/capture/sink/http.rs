@@ -54,13 +54,25 @@ fn signal(path: &str) -> Option<Signal> {
     })
 }
 
+/// Whether what is posted to a path that is none of OTLP's was meant for one: a base URL that was taken for the whole one, a path
+/// that was added twice or behind another, and whatever an OTLP exporter says that it sends. Others may speak another protocol.
+fn is_meant_for_otlp(path: &str, user_agent: &str) -> bool {
+    let sender = user_agent.to_ascii_lowercase();
+    let path = path.trim_end_matches('/');
+    path.is_empty()
+        || ["/v1/traces", "/v1/logs", "/v1/metrics"].iter().any(|known| path.ends_with(known))
+        || ["otel-otlp-exporter", "opentelemetry"].iter().any(|name| sender.contains(name))
+}
+
 async fn export(inbox: &Inbox, encoding: Option<Encoding>, request: Request) -> Result<Bytes, Refusal> {
     let path = request.uri().path();
     let Some(signal) = signal(path) else {
         let message = format!(
             "{path} is not a path of OTLP/HTTP; there are /v1/traces, /v1/logs, /v1/metrics and /v1development/profiles"
         );
-        inbox.nowhere(&format!("{} {message}", request.method()), &user_agent(request.headers()));
+        let sender = user_agent(request.headers());
+        let is_export = request.method() == Method::POST && encoding.is_some() && is_meant_for_otlp(path, &sender);
+        inbox.nowhere(&format!("{} {message}", request.method()), &sender, is_export);
         return Err(Refusal::new(StatusCode::NOT_FOUND, Code::NotFound, message));
     };
     if request.method() != Method::POST {

@@ -90,6 +90,11 @@ pub trait Receiver: fmt::Debug + Send + Sync + 'static {
     /// that was, among everything that is captured.
     fn note(&self, what: String) -> Arrival;
 
+    /// An exporter sent telemetry where none is taken.
+    fn astray(&self, what: String) {
+        self.note(what);
+    }
+
     /// Something that is not captured has changed, and who waits may want to look again.
     fn wake(&self) {}
 }
@@ -105,6 +110,10 @@ impl Receiver for Store {
 
     fn note(&self, what: String) -> Arrival {
         self.mark(Mark::Sink { what })
+    }
+
+    fn astray(&self, what: String) {
+        self.mark(Mark::Astray { what });
     }
 
     fn wake(&self) {
@@ -411,13 +420,17 @@ impl Inbox {
     }
 
     /// Notes a request to a path that is none of OTLP's, once: an endpoint with a path too many or too few is a frequent reason
-    /// for telemetry that is not there.
-    fn nowhere(&self, why: &str, user_agent: &str) {
+    /// for telemetry that is not there. `is_export` where it can only have been meant for a collector.
+    fn nowhere(&self, why: &str, user_agent: &str, is_export: bool) {
         let what = format!("refused {}: {why}", exporter(user_agent));
         let mut told = self.nowhere.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() < NOWHERE_AT_MOST && told.insert(what.clone()) {
             drop(told);
-            self.receiver.note(what);
+            if is_export {
+                self.receiver.astray(what);
+            } else {
+                self.receiver.note(what);
+            }
         }
     }
 

@@ -111,7 +111,19 @@ pub(super) fn trace_claim(text: &str) -> IdClaim<TraceId> {
     IdClaim::parse(text.rsplit_once("/traces/").map_or(text, |(_, id)| id))
 }
 
+/// Whether a field of this name can only be the id of a Lambda invocation. `requestId` alone may be a gateway's, or an id of the
+/// service's own.
+pub(crate) fn names_an_invocation(path: &str) -> bool {
+    role(path).is_some_and(|(role, _)| role == Role::Request)
+}
+
 fn role(path: &str) -> Option<(Role, usize)> {
+    // Serilog's compact format; without its sign it would be any short name.
+    match path {
+        "@tr" => return Some((Role::Trace, 0)),
+        "@sp" => return Some((Role::Span, 0)),
+        _ => {}
+    }
     let segments: Vec<String> = path
         .split(['.', '/'])
         .map(|segment| segment.chars().filter(|c| c.is_ascii_alphanumeric()).collect::<String>().to_ascii_lowercase())

@@ -4,9 +4,10 @@ use super::{Parsed, claim, severity::severity, time};
 use crate::telemetry::{LineFormat, Severity, Value, flatten_up_to};
 
 /// Names of the message, most common first: slog, pino and zap (`msg`), structlog (`event`), serilog (`@m`, `@mt`),
-/// tracing-subscriber (`fields.message`), GELF (`short_message`), the OTLP field names (`body`).
-const MESSAGE: [&str; 11] = [
+/// tracing-subscriber (`fields.message`), GELF (`short_message`), .NET's own console (`Message`), the OTLP field names (`body`).
+const MESSAGE: [&str; 12] = [
     "message",
+    "Message",
     "msg",
     "fields.message",
     "@m",
@@ -18,9 +19,12 @@ const MESSAGE: [&str; 11] = [
     "body",
     "text",
 ];
-/// Names of the level: ECS has `log.level`, serilog `@l`, logback and python-json-logger `levelname`.
-const LEVEL: [&str; 12] = [
+/// Names of the level: ECS has `log.level`, serilog `@l`, logback and python-json-logger `levelname`, .NET's own console `LogLevel`.
+/// Monolog has `level_name` beside a `level` whose numbers are its own.
+const LEVEL: [&str; 14] = [
+    "level_name",
     "level",
+    "LogLevel",
     "severity",
     "log.level",
     "levelname",
@@ -34,7 +38,7 @@ const LEVEL: [&str; 12] = [
     "Level",
 ];
 /// Names of the logger.
-const LOGGER: [&str; 10] = [
+const LOGGER: [&str; 12] = [
     "logger",
     "target",
     "logger_name",
@@ -45,6 +49,8 @@ const LOGGER: [&str; 10] = [
     "category",
     "scope.name",
     "name",
+    "Category",
+    "channel",
 ];
 /// Names of the time.
 const TIME: [&str; 11] =
@@ -93,6 +99,13 @@ pub(super) fn record(value: &Value, format: LineFormat) -> Parsed {
     let mut parsed = Parsed::new(format, &text(&MESSAGE));
     parsed.time_unix_nano = get(&TIME).as_ref().and_then(time::unix_nano);
     parsed.severity = get(&LEVEL).as_ref().and_then(severity);
+    // GELF has the numbers of syslog (RFC 5424, 6.2.1).
+    if text_of(&fields, "short_message").is_some()
+        && let Some(Value::Int(level @ 0..=7)) = get(&["level"])
+    {
+        let number = [21, 21, 21, 17, 13, 9, 9, 5][usize::try_from(level).unwrap_or_default()];
+        parsed.severity = Some(Severity { number, text: level.to_string() });
+    }
     // Serilog's compact format leaves `@l` out for Information.
     if parsed.severity.is_none() && text_of(&fields, "@t").is_some() && get(&["@m", "@mt"]).is_some() {
         parsed.severity = Some(Severity { number: 9, text: "Information".to_owned() });

@@ -16,6 +16,8 @@ mod severity;
 mod text;
 mod time;
 
+pub(crate) use claim::names_an_invocation;
+
 use crate::telemetry::{
     Arrival, Attributes, IdClaim, LineFormat, LogOrigin, LogRecord, MAX_FIELDS, Severity, SpanId, TraceId, Value,
     embedded_json,

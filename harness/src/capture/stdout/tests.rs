@@ -132,6 +132,14 @@ fn json_encoders_of_every_kind_are_read() {
         json!({"level": 30, "time": 1_795_440_033_150_i64, "pid": 1, "hostname": "h", "msg": "Hello", "trace_id": TRACE, "span_id": SPAN, "trace_flags": "01"}),
         // serilog, compact, with Serilog.Enrichers.Span
         json!({"@t": "2026-11-23T13:20:33.15Z", "@m": "Hello", "TraceId": TRACE, "SpanId": SPAN}),
+        // serilog, compact, as it writes the ids by itself
+        json!({"@t": "2026-11-23T13:20:33.15Z", "@mt": "Hello", "@tr": TRACE, "@sp": SPAN, "RequestId": "0HN:01"}),
+        // .NET's own console
+        json!({"EventId": 0, "LogLevel": "Information", "Category": "App", "Message": "Hello", "Timestamp": "2026-11-23T13:20:33.15Z", "Scopes": [{"SpanId": SPAN, "TraceId": TRACE}]}),
+        // Monolog
+        json!({"message": "Hello", "level": 200, "level_name": "INFO", "channel": "app", "datetime": "2026-11-23T13:20:33.15Z", "extra": {"trace_id": TRACE, "span_id": SPAN}}),
+        // GELF
+        json!({"version": "1.1", "short_message": "Hello", "level": 6, "timestamp": 1_795_440_033.15, "_trace_id": TRACE, "_span_id": SPAN}),
         // slog
         json!({"time": "2026-11-23T13:20:33.15Z", "level": "INFO", "msg": "Hello", "trace_id": TRACE, "span_id": SPAN}),
         // logback, LogstashEncoder

@@ -264,11 +264,11 @@ impl Capture {
         });
         let mut notes: Vec<String> = Vec::new();
         for entry in self.lifecycle.iter().rev().take_while(|entry| entry.arrival.seq > seq) {
-            if let Mark::Sink { what } = &entry.mark
-                && !notes.contains(what)
+            if let Some(what) = entry.mark.at_the_sink()
+                && !notes.iter().any(|note| note == what)
                 && notes.len() < NOTES_AT_MOST
             {
-                notes.push(what.clone());
+                notes.push(what.to_owned());
             }
         }
         faults.into_iter().chain(notes.into_iter().rev()).collect()

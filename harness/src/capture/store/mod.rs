@@ -234,6 +234,11 @@ pub enum Mark {
         /// What, to whom.
         what: String,
     },
+    /// An exporter sent telemetry to a path at which no signal is taken; it is told once.
+    Astray {
+        /// What, by whom.
+        what: String,
+    },
     /// It was asked to end.
     StopRequested {
         /// `SIGTERM`, `SIGINT`.
@@ -247,6 +252,14 @@ pub enum Mark {
 }
 
 impl Mark {
+    /// What the sink says that it did besides taking an export request.
+    pub fn at_the_sink(&self) -> Option<&str> {
+        match self {
+            Self::Sink { what } | Self::Astray { what } => Some(what),
+            _ => None,
+        }
+    }
+
     /// Whether the service is asked something from here on, by a scenario or by a fence.
     pub fn begins_request(&self) -> bool {
         matches!(self, Self::Sent { .. } | Self::FenceSent { .. })

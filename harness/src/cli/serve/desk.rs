@@ -89,6 +89,11 @@ impl Receiver for Desk {
         self.tell(&format!("note     {what}"));
         self.store.note(what)
     }
+
+    fn astray(&self, what: String) {
+        self.tell(&format!("refused  {what}"));
+        self.store.astray(what);
+    }
 }
 
 /// Puts what is in a file into a store; how many requests that were.

@@ -148,9 +148,45 @@ fn condition_five_judges_tab_lines_by_the_request_id_alone() {
 #[test]
 fn condition_five_a_record_with_ids_and_a_foreign_request_id_fails() {
     let delivery = Delivery { invocation: Some(invocation("r-1")), ..delivery() };
-    let of = |request: &str| LogRecord { request_id: Some(request.into()), ..record(Some(1), Some(1)) };
+    let of = |request: &str| {
+        let record = LogRecord { request_id: Some(request.into()), ..record(Some(1), Some(1)) };
+        with_fields(record, &[("aws_request_id", request)])
+    };
     assert_eq!(conditions(of("r-2"), &delivery, vec![entry()]), [5]);
     assert_eq!(conditions(of("r-1"), &delivery, vec![entry()]), [0; 0]);
+}
+
+#[test]
+fn a_request_id_that_may_be_a_gateways_fails_only_when_it_is_another_invocations() {
+    let delivery = Delivery { invocation: Some(invocation("r-1")), ..delivery() };
+    let bare = with_fields(
+        LogRecord { request_id: Some("r-2".into()), ..record(Some(1), Some(1)) },
+        &[("requestId", "r-2"), ("path", "/a")],
+    );
+    let store = store(vec![entry()], vec![bare.clone()]);
+    let judged = || {
+        let options = Options { window_end: Some(100), exclusive: true, ..Options::default() };
+        let evidence = store.look(|capture| request(capture, &delivery, options));
+        correlated(&bare, &evidence)
+            .map_err(|failures| failures.iter().map(Uncorrelated::condition).collect::<Vec<_>>())
+    };
+    assert_eq!(judged(), Ok(()));
+    store.mark(crate::capture::Mark::Dispatched { request_id: "r-2".into(), environment: "e".into() });
+    assert_eq!(judged(), Err(vec![5]));
+}
+
+#[test]
+fn a_json_line_of_lambdas_runtime_is_judged_by_its_request_id_and_one_with_fields_of_its_own_is_not() {
+    let delivery = Delivery { invocation: Some(invocation("r-1")), ..delivery() };
+    let line = |more: &[(&str, &str)]| {
+        let fields = [("timestamp", "t"), ("level", "INFO"), ("message", "hello"), ("requestId", "r-1")];
+        let record = LogRecord { format: LineFormat::Json, request_id: Some("r-1".into()), ..record(None, None) };
+        with_fields(record, &[&fields[..], more].concat())
+    };
+    let root = || with(span(1, Some(99), "f"), SpanKind::Server, &[("faas.invocation_id", "r-1".into())]);
+    assert_eq!(conditions(line(&[]), &delivery, vec![root()]), [0; 0]);
+    assert_eq!(conditions(line(&[("path", "/files/a.txt")]), &delivery, vec![root()]), [1], "a logger of its own");
+    assert_eq!(conditions(line(&[]), &delivery, vec![entry()]), [5], "no span has the request id");
 }
 
 #[test]

@@ -218,6 +218,8 @@ pub struct RequestEvidence {
     pub told_traces: Vec<TraceId>,
     /// Lambda's request id.
     pub request_id: Option<String>,
+    /// The request ids of all other invocations of the function so far.
+    pub invocations: HashSet<String>,
     pub(in crate::correlation) method: String,
     pub(in crate::correlation) target: String,
     pub(in crate::correlation) user_agent: String,

@@ -7,7 +7,7 @@ use crate::{
     capture::Mark,
     correlation::{
         background::{self, Shape},
-        detached::{self, SpanShape},
+        detached,
         repetition::{Doubtful, WITHIN},
     },
     telemetry::{LogOrigin, LogRecord, Span, SpanKind, TraceId},
@@ -78,10 +78,12 @@ impl Search<'_> {
         });
         let (roots, strays): (Vec<&Arc<Span>>, Vec<&Arc<Span>>) =
             spans.filter(|span| foreign(span.trace_id)).partition(|span| span.parent_span_id.is_none());
+        let linked = detached::linked_from(self.capture, traces);
         // A call that was taken is a request of its own, unless it was taken in another's trace.
         found.roots = roots
             .into_iter()
             .filter(|span| span.kind != SpanKind::Server && !detached::is_linked(span))
+            .filter(|span| !linked.contains(&span.trace_id))
             .cloned()
             .collect();
         let rooted: HashSet<TraceId> = found.roots.iter().map(|span| span.trace_id).collect();
@@ -101,10 +103,10 @@ impl Search<'_> {
         }
         if !(found.roots.is_empty() && found.strays.is_empty() && found.records.is_empty()) {
             let by_itself = detached::by_itself(self.capture);
-            let begins_by_itself = |top: Arc<Span>| by_itself.contains(&SpanShape::of(&top));
+            let begins_by_itself = |top: Arc<Span>| by_itself.have(&top);
             found.records.retain(|record| !self.top_of(record).is_some_and(begins_by_itself));
-            found.roots.retain(|span| !by_itself.contains(&SpanShape::of(span)));
-            found.strays.retain(|span| !by_itself.contains(&SpanShape::of(span)));
+            found.roots.retain(|span| !by_itself.have(span));
+            found.strays.retain(|span| !by_itself.have(span));
         }
         found
     }

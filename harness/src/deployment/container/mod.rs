@@ -221,7 +221,7 @@ struct Started {
     _removal: Removal,
 }
 
-/// Starts a container under this name, with `port` published to loopback only.
+/// Starts a container under this name, with `port` published to loopback only. A function asks for its events and has none.
 async fn start(
     request: ContainerRequest<GenericImage>,
     name: &str,
@@ -230,12 +230,19 @@ async fn start(
     // Made first: a container that was created and could not be started is left behind by testcontainers, and so is
     // one whose start is interrupted.
     let removal = Removal::of(Kind::Container, name.to_owned());
+    let of_function = port.is_none();
     let request = request.with_container_name(name).with_host_config_modifier(move |host: &mut HostConfig| {
         host.publish_all_ports = Some(false);
         host.port_bindings = port.map(|port| {
             let binding = PortBinding { host_ip: Some(Ipv4Addr::LOCALHOST.to_string()), host_port: None };
             HashMap::from([(format!("{port}/tcp"), Some(vec![binding]))])
         });
+        if of_function {
+            // Lambda has both: storage of the environment's own (Developer Guide, "Configure ephemeral storage"), and a name
+            // by which extensions listen to the platform ("Lambda Telemetry API").
+            host.tmpfs = Some(HashMap::from([("/tmp".into(), "exec,mode=1777".into())]));
+            host.extra_hosts = Some(["sandbox.localdomain", "sandbox"].map(|name| format!("{name}:127.0.0.1")).into());
+        }
         // Whatever the engine's default is, output must be readable here.
         host.log_config = Some(HostConfigLogConfig { typ: Some("json-file".into()), config: None });
     });

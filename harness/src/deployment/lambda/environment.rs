@@ -467,10 +467,13 @@ impl Environments {
             _ => None,
         };
         // What is killed at once must not get a moment in which it could still export: SIGKILL acts on the frozen too.
-        if !extensions.is_empty()
-            && let Err(error) = processes.thaw().await
-        {
-            tracing::warn!("{} cannot be thawed: {error}", processes.what());
+        if !extensions.is_empty() {
+            if self.spec.function.freezes() {
+                self.store.mark(Mark::Thawed);
+            }
+            if let Err(error) = processes.thaw().await {
+                tracing::warn!("{} cannot be thawed: {error}", processes.what());
+            }
         }
         let mut exit = Exit { status: "no runtime is running".into(), orderly: true };
         if let Some(runtime) = processes.runtime() {
@@ -502,6 +505,7 @@ impl Environments {
             }
         };
         tokio::pin!(all_ended);
+        let mut is_open = true;
         loop {
             for (index, event) in std::mem::take(&mut events) {
                 match idle.remove(&index) {
@@ -512,7 +516,12 @@ impl Environments {
             tokio::select! {
                 biased;
                 () = &mut all_ended => break,
-                Some(Did::ExtensionAsked { index, waiting }) = api.did.recv() => drop(idle.insert(index, waiting)),
+                did = api.did.recv(), if is_open => match did {
+                    Some(Did::ExtensionAsked { index, waiting }) => drop(idle.insert(index, waiting)),
+                    // What a runtime did before it was killed, or another extension says of its own end.
+                    Some(_) => {}
+                    None => is_open = false,
+                },
                 () = tokio::time::sleep_until(deadline) => {
                     let left = processes.extensions().iter().filter(|(_, sandbox)| sandbox.has_exited().is_none());
                     let names: Vec<&str> = left.map(|(name, _)| name.as_str()).collect();

@@ -144,8 +144,9 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 
 #[derive(Debug, Deserialize)]
 struct Registration {
+    /// `null` is none, as in AWS's runtime interface emulator: Go writes its empty list so.
     #[serde(default)]
-    events: Vec<String>,
+    events: Option<Vec<String>>,
 }
 
 async fn register(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -158,12 +159,13 @@ async fn register(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
         Ok(asked) => asked,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, "InvalidRequestFormat", error.to_string()),
     };
+    let asked = asked.events.unwrap_or_default();
     let external = shared.about.external.iter().any(|external| external == name);
     let managed = shared.about.function.concurrency.is_some();
-    if managed && !external && !asked.events.is_empty() {
+    if managed && !external && !asked.is_empty() {
         return refuse("Extension.InvalidEventType", "No events allowed for internal extensions".into());
     }
-    for event in &asked.events {
+    for event in &asked {
         match event.as_str() {
             // Several invocations run at the same time there, so none of them is the extension's cue.
             "INVOKE" if managed => {
@@ -195,7 +197,7 @@ async fn register(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
         return refuse("Extension.TooManyExtensions", format!("Extension limit ({MOST}) reached"));
     }
     let id = uuid::Uuid::new_v4().to_string();
-    let event = |kind: &str| asked.events.iter().any(|event| event == kind);
+    let event = |kind: &str| asked.iter().any(|event| event == kind);
     let about = Registered { name: name.into(), external, invoke: event("INVOKE"), shutdown: event("SHUTDOWN") };
     registry.extensions.push(Extension { id: id.clone(), about, state: ExtensionState::Busy });
     let _ = shared.did.send(Did::Registered(name.to_owned()));

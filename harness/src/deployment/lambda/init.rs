@@ -110,7 +110,9 @@ impl Environments {
             // Lambda starts the runtime once every external extension has registered.
             if unregistered.is_empty() && processes.runtime().is_none() {
                 let mut launch = self.launch.clone();
-                variables::set(&mut launch.env, function, &self.runtime_api, name);
+                let here = launch.directory.as_ref().filter(|_| site.is_local()).map(|here| here.display().to_string());
+                let task_root = here.as_deref().unwrap_or(variables::TASK_ROOT);
+                variables::set(&mut launch.env, function, &self.runtime_api, name, task_root);
                 let began = Instant::now();
                 match site.launch(launch, self.store.clone()).await {
                     Ok(sandbox) => processes.add_runtime(sandbox),

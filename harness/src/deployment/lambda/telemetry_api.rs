@@ -112,7 +112,9 @@ impl Subscription {
             other => return Err(format!("destination.protocol {other:?} is none of HTTP, TCP")),
         }
         let uri = &self.destination.uri;
-        let url = url::Url::parse(uri).map_err(|error| format!("destination.URI {uri:?}: {error}"))?;
+        // A collector that is told to run locally (`AWS_SAM_LOCAL`) listens on no host's name, and says so.
+        let whole = uri.replacen("http://:", "http://localhost:", 1);
+        let url = url::Url::parse(&whole).map_err(|error| format!("destination.URI {uri:?}: {error}"))?;
         match (url.scheme(), url.host_str(), url.port()) {
             ("http", Some("sandbox.localdomain" | "sandbox" | "127.0.0.1" | "localhost"), Some(port)) => {
                 Ok(Subscriber::Http { address: (Ipv4Addr::LOCALHOST, port).into(), path: url.path().to_owned() })
@@ -123,7 +125,18 @@ impl Subscription {
 }
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new().route("/2022-07-01/telemetry", put(subscribe))
+    Router::new().route("/2022-07-01/telemetry", put(subscribe)).route("/2020-08-15/logs", put(no_logs))
+}
+
+/// The Logs API, which the Telemetry API has superseded. It is answered as AWS's runtime interface emulator does, so that an
+/// extension that only asks for lines goes on without them.
+async fn no_logs(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let name = match shared.registry().name_of(&headers) {
+        Ok(name) => name,
+        Err(refused) => return *refused,
+    };
+    tracing::warn!("the extension {name} subscribed to the Logs API, which sends nothing here: use the Telemetry API");
+    (StatusCode::ACCEPTED, "the Logs API sends nothing here; use the Telemetry API").into_response()
 }
 
 async fn subscribe(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {

@@ -5,8 +5,18 @@ use std::collections::BTreeMap;
 
 use crate::config::Function;
 
-/// Adds what Lambda sets to `env`; what the deployment was told itself stays.
-pub(super) fn set(env: &mut BTreeMap<String, String>, function: &Function, runtime_api: &str, log_stream: &str) {
+/// Where Lambda has a function's code, and images made like Lambda's.
+pub(super) const TASK_ROOT: &str = "/var/task";
+
+/// Adds what Lambda sets to `env`; what the deployment was told itself stays. `task_root` is where the function's code is:
+/// instrumentations find the handler's module there.
+pub(super) fn set(
+    env: &mut BTreeMap<String, String>,
+    function: &Function,
+    runtime_api: &str,
+    log_stream: &str,
+    task_root: &str,
+) {
     for (name, value) in [
         ("AWS_DEFAULT_REGION", function.region.as_str()),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &function.memory.to_string()),
@@ -18,7 +28,7 @@ pub(super) fn set(env: &mut BTreeMap<String, String>, function: &Function, runti
         ("AWS_LAMBDA_RUNTIME_API", runtime_api),
         ("AWS_REGION", &function.region),
         ("LAMBDA_RUNTIME_DIR", "/var/runtime"),
-        ("LAMBDA_TASK_ROOT", "/var/task"),
+        ("LAMBDA_TASK_ROOT", task_root),
         ("TZ", ":UTC"),
         ("_HANDLER", &function.handler),
     ] {
@@ -37,7 +47,7 @@ pub(super) fn set_for_extension(
     runtime_api: &str,
     log_stream: &str,
 ) {
-    set(env, function, runtime_api, log_stream);
+    set(env, function, runtime_api, log_stream, TASK_ROOT);
     for name in [
         "AWS_EXECUTION_ENV",
         "AWS_LAMBDA_LOG_GROUP_NAME",
@@ -70,7 +80,7 @@ mod tests {
     fn what_the_deployment_was_told_itself_stays() {
         let mut env = BTreeMap::from([("AWS_REGION".to_owned(), "eu-central-1".to_owned())]);
         let function = Function::default();
-        set(&mut env, &function, "127.0.0.1:9001", &log_stream(&function));
+        set(&mut env, &function, "127.0.0.1:9001", &log_stream(&function), TASK_ROOT);
         assert_eq!(env["AWS_REGION"], "eu-central-1");
         assert_eq!(env["AWS_DEFAULT_REGION"], "us-west-2");
         assert_eq!(env["AWS_LAMBDA_RUNTIME_API"], "127.0.0.1:9001");
@@ -81,7 +91,7 @@ mod tests {
     fn a_runtime_on_a_managed_instance_is_told_how_many_invocations_it_has_at_a_time() {
         let told = |concurrency| {
             let mut env = BTreeMap::new();
-            set(&mut env, &Function { concurrency, ..Function::default() }, "127.0.0.1:9001", "stream");
+            set(&mut env, &Function { concurrency, ..Function::default() }, "127.0.0.1:9001", "stream", TASK_ROOT);
             (env.get("AWS_LAMBDA_MAX_CONCURRENCY").cloned(), env["AWS_LAMBDA_INITIALIZATION_TYPE"].clone())
         };
         assert_eq!(told(None), (None, "on-demand".into()));

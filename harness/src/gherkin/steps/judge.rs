@@ -3,7 +3,7 @@
 use super::super::observe::Seen;
 use crate::{
     capture::{Capture, Mark},
-    correlation::{RequestEvidence, xray},
+    correlation::{RequestEvidence, calls::Call, xray},
     expectation::SpanMatcher,
     stimulus::Delivery,
     telemetry::{Span, SpanId, TraceId},
@@ -204,13 +204,47 @@ pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher)
         closest.push(format!("{upstream:<10} {method} {target} came with {said}"));
     }
     if closest.is_empty() {
-        closest.push(format!(
-            "{upstream:<10} took no call since the request was sent: is [upstreams.{upstream}] in tracegate.toml, and does the service \
-             call {{upstream.{upstream}}}?"
-        ));
+        closest.push(no_call(upstream, "since the request was sent"));
     }
     let span = &spans[0];
     Err(format!("expected   a call with trace {} span {}\n{}", span.trace_id, span.span_id, closest.join("\n")))
+}
+
+/// Whether an upstream took a call while the request was under way, and each of them names a span that came.
+pub(super) fn all_carry_on(seen: &Seen<'_>, upstream: &str) -> Result<(), String> {
+    // Behind the answer the harness asks for things of its own.
+    let calls = Call::within(seen.capture, seen.delivery.sent.seq..=seen.delivery.answered.seq);
+    let calls: Vec<Call<'_>> = calls.filter(|call| call.upstream == upstream).collect();
+    let came = |told: &Option<(TraceId, Option<SpanId>)>| {
+        told.and_then(|(trace_id, span_id)| seen.capture.span(trace_id, span_id?)).is_some()
+    };
+    let wrong = |call: &Call<'_>| {
+        let told = call.contexts();
+        if told.is_empty() {
+            return Some(format!("{upstream:<10} {} came with no trace header", call.what));
+        }
+        let said: Vec<&str> = call.all("traceparent").chain(call.all("x-amzn-trace-id")).collect();
+        let fits = told.iter().all(came) && call.all("traceparent").count() <= 1;
+        (!fits).then(|| {
+            format!("{upstream:<10} {} came with {}, which names no span that came", call.what, said.join(" and "))
+        })
+    };
+    let mut wrong: Vec<String> = calls.iter().filter_map(wrong).collect();
+    if calls.is_empty() {
+        wrong.push(no_call(upstream, "while the request was under way"));
+    }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("expected   each call with a span that came\n{}", wrong.join("\n")))
+    }
+}
+
+fn no_call(upstream: &str, when: &str) -> String {
+    format!(
+        "{upstream:<10} took no call {when}: is [upstreams.{upstream}] in tracegate.toml, and does the service call \
+         {{upstream.{upstream}}}?"
+    )
 }
 
 /// Whether a span that came after `since` and fits `from` has a link to one of the request that fits `to`.
@@ -376,6 +410,35 @@ mod tests {
         assert!(malformed.contains("came with a traceparent that is malformed: \"00-0101"), "{malformed}");
         let absent = called(|_| Vec::new()).unwrap_err();
         assert!(absent.contains("came with no trace header"), "{absent}");
+    }
+
+    #[test]
+    fn every_call_must_name_a_span_of_the_request_and_there_must_be_one() {
+        let judged = |calls: &[Option<u64>]| {
+            let entry = samples::with(samples::span(1, Some(99), "GET /"), SpanKind::Server, &[]);
+            let trace_id = entry.trace_id;
+            let store = samples::store(vec![entry], Vec::new());
+            for span in calls {
+                let context = span.map(|id| format!("00-{trace_id}-{}-01", samples::span_id(id)));
+                store.mark(Mark::UpstreamCalled {
+                    upstream: "stock".into(),
+                    method: "GET".into(),
+                    target: "/".into(),
+                    status: 200,
+                    headers: context.into_iter().map(|value| ("traceparent".into(), value)).collect(),
+                });
+            }
+            let answered = store.mark(Mark::Answered { delivery: "d".into() });
+            let delivery = Delivery { answered, ..samples::delivery() };
+            store.look(|capture| {
+                let evidence = request(capture, &delivery, Options::default());
+                all_carry_on(&Seen { evidence, delivery: &delivery, capture, skew: Duration::ZERO }, "stock")
+            })
+        };
+        assert_eq!(judged(&[Some(1), Some(1)]), Ok(()));
+        assert!(judged(&[Some(1), None]).unwrap_err().contains("GET / came with no trace header"));
+        assert!(judged(&[Some(1), Some(8)]).unwrap_err().contains("names no span that came"));
+        assert!(judged(&[]).unwrap_err().contains("took no call"));
     }
 
     /// What is said of a call with these `traceparent` headers, made of version, trace and span.

@@ -323,9 +323,7 @@ async fn met(scene: &Scene) -> StepResult {
 fn failed(scene: &Scene, message: &str) -> Problem {
     let done: Vec<String> = scene.instance.store().look(|capture| {
         let marks = capture.lifecycle().iter().map(|entry| &entry.mark);
-        marks
-            .filter_map(|mark| if let Mark::Sink { what } = mark { Some(format!("sink       {what}")) } else { None })
-            .collect()
+        marks.filter_map(Mark::at_the_sink).map(|what| format!("sink       {what}")).collect()
     });
     Problem::failed(format!("{message}\n{}\non         {}", done.join("\n"), scene.stage.spec.name))
 }

@@ -6,8 +6,8 @@ use super::{
         world::{Scene, World},
     },
     judge::{
-        both, carries_on, event_header, hanging, hangs_on, hangs_on_event, links_to, no_spans, started_its_own,
-        trace_is, whole,
+        all_carry_on, both, carries_on, event_header, hanging, hangs_on, hangs_on_event, links_to, no_spans,
+        started_its_own, trace_is, whole,
     },
 };
 use crate::{
@@ -449,6 +449,20 @@ pub(super) const STEPS: &[StepDefinition] = &[
                 let matcher = named(arguments.text(1))?;
                 let upstream = arguments.text(0);
                 world.scene()?.eventually(|seen| carries_on(seen, upstream, &matcher)).await
+            })
+        },
+    },
+    StepDefinition {
+        keyword: Keyword::Then,
+        expression: "every call to {text} carries the trace on",
+        about: "The stand-in `[upstreams.NAME]` took at least one call while the request was under way, and each of them names a span \
+                that came in its `traceparent` or `X-Amzn-Trace-Id`. Judged once completeness is proven.",
+        example: "Then every call to \"s3\" carries the trace on",
+        need: Need::Alone,
+        run: |world, arguments| {
+            Box::pin(async {
+                let upstream = arguments.text(0);
+                world.scene()?.finally(|seen| all_carry_on(seen, upstream)).await
             })
         },
     },

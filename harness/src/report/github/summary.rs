@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::{
-    Outcome, Summary, Verdict,
+    Exit, Outcome, Summary, Verdict,
     advice::advice,
     matrix::{Matrix, mark, short},
     terminal::failure,
@@ -16,10 +16,13 @@ const RESERVE: usize = 512;
 
 /// The summary in at most `room` bytes. What does not fit is left out, failures last, and it says so.
 pub(super) fn markdown(summary: &Summary, room: usize) -> String {
-    let good = summary.failed() + summary.errored() == 0;
     let mut text = format!(
         "## {} Tracegate: {} passed, {} failed, {} errored in {:.1} s\n\n",
-        if good { "✅" } else { "❌" },
+        match summary.exit() {
+            Exit::Passed => "✅",
+            Exit::NothingSelected => "⚠️",
+            _ => "❌",
+        },
         summary.passed(),
         summary.failed(),
         summary.errored(),
@@ -60,8 +63,10 @@ pub(super) fn markdown(summary: &Summary, room: usize) -> String {
         }
     }
     let matrix = Matrix::of(summary);
-    let mut table =
-        format!("<details{}><summary>Scenarios by deployment</summary>\n\n", if good { "" } else { " open" });
+    let mut table = format!(
+        "<details{}><summary>Scenarios by deployment</summary>\n\n",
+        if summary.exit() == Exit::Passed { "" } else { " open" }
+    );
     let names: Vec<String> = matrix.deployments.iter().map(|name| escaped(name)).collect();
     let _ = writeln!(table, "| scenario | {} |", names.join(" | "));
     let _ = writeln!(table, "| --- |{}", " :-: |".repeat(names.len()));

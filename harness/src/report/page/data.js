@@ -8,7 +8,7 @@ const el = (tag, attributes = {}, ...kids) => {
     else if (key === 'style') for (const [name, what] of Object.entries(value)) node.style.setProperty(name, what);
     else node.setAttribute(key, value);
   }
-  node.append(...kids.filter(kid => kid !== null && kid !== undefined && kid !== ''));
+  for (const kid of kids.flat()) if (kid !== null && kid !== undefined && kid !== '') node.append(kid);
   return node;
 };
 

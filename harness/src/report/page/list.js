@@ -7,7 +7,7 @@ const makeList = (run, find, chosen) => {
     && words.every(word => textsOfCell(run, cell).some(text => word[text])));
   const option = (item, position) => {
     const { row } = item, title = run.text(row.scenario);
-    const marks = [...shownDeployments].map(at => {
+    const marks = [...shownDeployments].sort((a, b) => a - b).map(at => {
       const cell = row.cells[at], name = run.text(run.deployments[at]);
       if (!cell) return el('span', { class: 'dim', title: name + ': not for it' }, '·');
       return el('span', { class: VERDICT[cell.verdict], title: `${name}: ${VERDICT[cell.verdict]}`, click: event => { event.stopPropagation();

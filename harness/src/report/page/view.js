@@ -36,8 +36,11 @@ const makeView = (run, find) => {
     node.setAttribute('aria-expanded', !is);
   };
   const waterfall = (s, label) => {
-    const end = Math.max(1, ...s.spans.map(packed => { const p = span(packed); return p.start + p.took; }));
+    // No spread: a hundred thousand arguments are more than an engine takes.
+    const end = s.spans.reduce((end, packed) => { const p = span(packed); return Math.max(end, p.start + p.took); }, 1);
     const services = new Set(s.spans.map(packed => span(packed).service)).size;
+    // Rows are made while they come into sight, and know then what the search has found.
+    let found = new Set();
     const make = i => {
       const p = span(s.spans[i]), kind = text(p.kind);
       const bar = el('span', { class: `bar ${kind.replace(/\W/g, '')} ${text(p.status).replace(/\W/g, '')}`,
@@ -47,7 +50,8 @@ const makeView = (run, find) => {
         services > 1 && text(p.service) ? el('span', { class: 'badge' }, text(p.service)) : null,
         p.orphan ? el('span', { class: 'badge failed' }, 'orphan') : null,
         p.logs.length ? el('span', { class: 'badge' }, p.logs.length + (p.logs.length > 1 ? ' logs' : ' log')) : null);
-      const node = el('div', { role: 'treeitem', class: p.derived ? 'derived' : '', 'aria-level': p.depth + 1, 'aria-expanded': 'false',
+      const classes = [p.derived ? 'derived' : '', found.has(i) ? 'hit' : ''].filter(Boolean).join(' ');
+      const node = el('div', { role: 'treeitem', class: classes, 'aria-level': p.depth + 1, 'aria-expanded': 'false',
         'aria-posinset': i + 1, 'aria-setsize': s.spans.length, tabindex: i ? -1 : 0, title: p.derived ? DERIVED : '', click: () => {
           focus(fall, i);
           expand(node, node.getAttribute('aria-expanded') !== 'true');
@@ -61,6 +65,11 @@ const makeView = (run, find) => {
     fall.node.setAttribute('aria-label', label);
     fall.node.fall = fall;
     fall.spans = s.spans;
+    fall.hits = found;
+    fall.found = hits => {
+      fall.hits = found = hits;
+      for (const [i, node] of fall.made()) node.classList.toggle('hit', hits.has(i));
+    };
     fall.end = end;
     waterfalls.push(fall);
     return fall;
@@ -79,8 +88,8 @@ const makeView = (run, find) => {
       nodes.push(el('div', { class: 'axis', 'aria-hidden': 'true' }, el('span', {}, `${s.spans.length} span${s.spans.length > 1 ? 's' : ''}`),
         el('span', { class: 'ticks' }, el('span', {}, '0'), el('span', {}, duration(Math.round(fall.end / 2))), el('span', {}, duration(fall.end))), ''), fall.node);
     } else nodes.push(el('p', { class: 'dim' }, 'No span was received.'));
-    if (s.loose.length) nodes.push(el('h5', {}, 'On no span'), ...s.loose.map(logLine));
-    return nodes;
+    if (s.loose.length) nodes.push(el('h5', {}, 'On no span'));
+    return nodes.concat(s.loose.map(logLine));
   };
   const column = cell => {
     const name = text(run.deployments[cell.deployment]);
@@ -88,8 +97,8 @@ const makeView = (run, find) => {
       el('p', { class: 'dim' }, [`${VERDICT[cell.verdict]} in ${cell.took} ms`, ...cell.proofs.map(text)].join(' · ')),
       ...cell.advice.map(one => el('p', { class: 'advice' }, el('b', {}, 'Advice '), text(one))),
       ...(cell.verdict ? [el('p', { class: 'step mono' }, `${text(row.file)}:${cell.stepLine}  ${text(cell.step)}`), fault(cell)] : []),
-      ...cell.stories.flatMap(packed => request(packed, name)),
-      text(cell.evidence) ? el('p', { class: 'dim' }, 'Evidence: ', el('a', { href: './' + encodeURI(text(cell.evidence)) + '/' }, text(cell.evidence))) : null);
+      cell.stories.flatMap(packed => request(packed, name)),
+      text(cell.evidence) ? el('p', { class: 'dim' }, 'Evidence: ', el('a', { href: './' + text(cell.evidence).split('/').map(encodeURIComponent).join('/') + '/' }, text(cell.evidence))) : null);
   };
   const show = (which, deployments) => {
     waterfalls.forEach(fall => fall.stop());
@@ -112,13 +121,13 @@ const makeView = (run, find) => {
   const hits = () => {
     const words = find($('search').value);
     for (const fall of waterfalls) {
-      fall.hits = new Set();
+      const found = new Set();
       if (words.length) fall.spans.forEach((packed, i) => {
         const texts = [];
         textsOfSpan(packed, one => texts.push(one));
-        if (words.every(word => texts.some(one => word[one]))) fall.hits.add(i);
+        if (words.every(word => texts.some(one => word[one]))) found.add(i);
       });
-      for (const [i, node] of fall.made()) node.classList.toggle('hit', fall.hits.has(i));
+      fall.found(found);
     }
   };
   const nextHit = step => {
@@ -127,7 +136,6 @@ const makeView = (run, find) => {
     const at = all.findIndex(([fall, i]) => hitAt && fall === hitAt[0] && i === hitAt[1]);
     hitAt = all[(at < 0 ? (step > 0 ? 0 : all.length - 1) : at + step + all.length) % all.length];
     focus(...hitAt);
-    hitAt[0].at(hitAt[1]).classList.add('hit');
   };
   const otherDeployment = step => {
     const all = row.cells.filter(Boolean).map(cell => cell.deployment);

@@ -107,20 +107,22 @@ impl Gateway for Alb {
         Ok(Value::Object(event))
     }
 
-    /// "The response from your Lambda function must include the Base64 encoding status, status code, and headers." Of
-    /// `headers` and `multiValueHeaders` only the one that the target group is set to is read.
+    /// "The response from your Lambda function must include the Base64 encoding status, status code, and headers", says the
+    /// guide, but load balancers take a response without the first and the last: Go's own type leaves them out
+    /// (aws/aws-lambda-go#438). What they do not take is `null` for one of them, and a header that is no text. Of `headers` and
+    /// `multiValueHeaders` only the one that the target group is set to is read.
     fn response(&self, body: &[u8], _: &str) -> Result<HttpResponse, MalformedResponse> {
         if body.len() > LARGEST {
             return Err(malformed(format!("the response has {} bytes; the limit is {LARGEST}", body.len())));
         }
         let response = ProxyResponse::parse(body)?;
         let status = response.status(false)?;
-        let headers = if self.multi_value {
-            response.multi_value_headers()?.ok_or_else(|| malformed("no multiValueHeaders"))?
-        } else {
-            response.headers()?.ok_or_else(|| malformed("no headers"))?
-        };
-        let encoded = response.is_base64_encoded()?.ok_or_else(|| malformed("no isBase64Encoded"))?;
+        let read = if self.multi_value { "multiValueHeaders" } else { "headers" };
+        response.refuse_nulls(&[read, "isBase64Encoded", "statusDescription", "body"])?;
+        response.refuse_untextual(read)?;
+        let headers = if self.multi_value { response.multi_value_headers()? } else { response.headers()? };
+        let headers = headers.unwrap_or_default();
+        let encoded = response.is_base64_encoded()?.unwrap_or(false);
         match response.member("statusDescription") {
             None => {}
             Some(Value::String(description)) if description.starts_with(&status.to_string()) => {}

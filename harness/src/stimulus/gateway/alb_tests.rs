@@ -153,9 +153,13 @@ fn a_malformed_response_is_refused_with_what_is_wrong_in_it() {
         (false, r#""hello""#, "object"),
         (false, r#"{"headers": {}, "isBase64Encoded": false}"#, "no statusCode"),
         (false, r#"{"statusCode": "200", "headers": {}, "isBase64Encoded": false}"#, "statusCode"),
-        (false, r#"{"statusCode": 200, "isBase64Encoded": false}"#, "no headers"),
-        (true, r#"{"statusCode": 200, "headers": {}, "isBase64Encoded": false}"#, "no multiValueHeaders"),
-        (false, r#"{"statusCode": 200, "headers": {}}"#, "no isBase64Encoded"),
+        (false, r#"{"statusCode": 200, "headers": null}"#, "headers is null"),
+        (true, r#"{"statusCode": 200, "multiValueHeaders": null}"#, "multiValueHeaders is null"),
+        (false, r#"{"statusCode": 200, "isBase64Encoded": null}"#, "isBase64Encoded is null"),
+        (false, r#"{"statusCode": 200, "body": null}"#, "body is null"),
+        (false, r#"{"statusCode": 200, "statusDescription": null}"#, "statusDescription is null"),
+        (false, r#"{"statusCode": 200, "headers": {"content-length": 12}}"#, "content-length is 12"),
+        (true, r#"{"statusCode": 200, "multiValueHeaders": {"a": ["b", true]}}"#, "a is true"),
         (
             false,
             r#"{"statusCode": 200, "statusDescription": "fine", "headers": {}, "isBase64Encoded": false}"#,
@@ -166,4 +170,13 @@ fn a_malformed_response_is_refused_with_what_is_wrong_in_it() {
         let error = alb(multi_value).response(body.as_bytes(), "").unwrap_err();
         assert!(error.to_string().contains(reason), "{body:.100}: {error}");
     }
+}
+
+#[test]
+fn what_is_absent_from_a_response_has_its_default_and_the_map_that_is_not_read_may_be_null() {
+    let bare = alb(false).response(br#"{"statusCode": 204}"#, "").unwrap();
+    assert_eq!((bare.status, bare.headers.len(), bare.body.len()), (204, 0, 0));
+    let go = br#"{"statusCode": 200, "headers": {"a": "b"}, "multiValueHeaders": null, "body": "x"}"#;
+    assert_eq!(alb(false).response(go, "").unwrap().header("a"), Some("b"));
+    assert_eq!(alb(true).response(br#"{"statusCode": 200, "headers": {"a": "b"}}"#, "").unwrap().headers.len(), 0);
 }

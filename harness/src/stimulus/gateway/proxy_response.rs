@@ -34,6 +34,24 @@ impl ProxyResponse {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
+    /// Refuses members that are there and `null`, for gateways that take only absence for absence.
+    pub(super) fn refuse_nulls(&self, names: &[&str]) -> Result<(), MalformedResponse> {
+        let null = names.iter().find(|&&name| self.0.get(name).is_some_and(Value::is_null));
+        null.map_or(Ok(()), |name| Err(malformed(format!("{name} is null; leave it out"))))
+    }
+
+    /// Refuses numbers and booleans as values of headers, in a map of values or of arrays of them.
+    pub(super) fn refuse_untextual(&self, map: &str) -> Result<(), MalformedResponse> {
+        let headers = self.member(map).and_then(Value::as_object).into_iter().flatten();
+        for (name, value) in headers {
+            let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
+            if let Some(other) = values.iter().find(|value| !value.is_string()) {
+                return Err(malformed(format!("the header {name} is {other}; write it as a string")));
+            }
+        }
+        Ok(())
+    }
+
     /// `statusCode`, a number or, with `in_text`, digits in a string.
     pub(super) fn status(&self, in_text: bool) -> Result<u16, MalformedResponse> {
         let given = self.0.get("statusCode").ok_or_else(|| malformed("no statusCode"))?;

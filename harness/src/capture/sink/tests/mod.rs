@@ -114,7 +114,14 @@ impl Fixture {
     fn notes(&self) -> Vec<String> {
         self.store.look(|capture| {
             let marks = capture.lifecycle().iter().map(|entry| &entry.mark);
-            marks.filter_map(|mark| if let Mark::Sink { what } = mark { Some(what.clone()) } else { None }).collect()
+            marks.filter_map(Mark::at_the_sink).map(str::to_owned).collect()
+        })
+    }
+
+    fn astray(&self) -> Vec<String> {
+        self.store.look(|capture| {
+            let marks = capture.lifecycle().iter().map(|entry| &entry.mark);
+            marks.filter_map(|mark| if let Mark::Astray { what } = mark { Some(what.clone()) } else { None }).collect()
         })
     }
 

@@ -254,6 +254,13 @@ async fn other_paths_methods_types_and_encodings_are_refused_each_in_its_way() {
     fixture.post("/v1/spans", &[("content-type", PROTOBUF)], body.clone()).await;
     let notes = fixture.notes();
     assert!(matches!(&notes[..], [once] if once.contains("POST /v1/spans is not a path of OTLP/HTTP")), "{notes:?}");
+    assert_eq!(fixture.astray(), [""; 0], "it may be another protocol's");
+    fixture.post("/", &[("content-type", PROTOBUF)], body.clone()).await;
+    fixture.post("/v1/v1/logs", &[("content-type", JSON)], "{}").await;
+    let exporter = [("content-type", PROTOBUF), ("user-agent", "OTel-OTLP-Exporter-Python/1.0")];
+    fixture.post("/ingest", &exporter, body.clone()).await;
+    reqwest::get(fixture.url("/")).await.unwrap();
+    assert_eq!(fixture.astray().len(), 3, "{:?}", fixture.astray());
     let get = reqwest::get(fixture.url("/v1/traces")).await.unwrap();
     assert_eq!((get.status(), &get.headers()["allow"]), (StatusCode::METHOD_NOT_ALLOWED, &"POST".parse().unwrap()));
     let plain = fixture.post("/v1/traces", &[("content-type", "text/plain")], body.clone()).await;
