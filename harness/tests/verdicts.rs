@@ -230,6 +230,15 @@ async fn passes_failures_and_errors_are_judged_again_to_the_word() {
 }
 
 #[tokio::test]
+async fn a_scenario_that_failed_is_not_played_again_whatever_its_tags() {
+    let failing = scenario("wrong", &["When a client sends GET /b", "Then the response status is 500"]);
+    let bench = Bench::new(&format!("  @retry @retry-logic @retry(3)\n{failing}"));
+    let outcomes = bench.run_and_again().await;
+    assert_eq!(outcomes.len(), 1);
+    assert!(outcomes[0].problem().is_some());
+}
+
+#[tokio::test]
 async fn what_is_judged_again_is_reported_in_every_form_that_is_asked_for() {
     let asks = |name: &str, status: u16| {
         scenario(name, &["When a client sends GET /a", &format!("Then the response status is {status}")])

@@ -11,6 +11,8 @@ pub struct Copies {
     pub agreeing: usize,
     /// Records that came both ways with different ids.
     pub disagreeing: Vec<Disagreement>,
+    /// Records that came both ways with the same ids, an error one way and none the other.
+    pub contradicting: Vec<Contradiction>,
     /// Structured lines without an OTLP copy, then OTLP log records without a line.
     pub one_way: Vec<OneWay>,
 }
@@ -60,6 +62,39 @@ impl fmt::Display for Disagreement {
     }
 }
 
+/// A record that is an error one way and none the other.
+#[derive(Debug, Clone)]
+pub struct Contradiction {
+    /// The line.
+    pub line: Arc<LogRecord>,
+    /// The OTLP log record.
+    pub otlp: Arc<LogRecord>,
+}
+
+impl Contradiction {
+    fn between(line: &LogRecord, otlp: &LogRecord) -> bool {
+        let number = |record: &LogRecord| record.severity.as_ref().map_or(0, |severity| severity.number);
+        // Logs data model, SeverityNumber: up to 12 is INFO, from 17 on ERROR, 0 says nothing.
+        let (is_info, is_error) = (|number: u8| (1..=12).contains(&number), |number: u8| number >= 17);
+        let (line, otlp) = (number(line), number(otlp));
+        (is_info(line) && is_error(otlp)) || (is_error(line) && is_info(otlp))
+    }
+}
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |record: &LogRecord| {
+            let severity = record.severity.as_ref();
+            severity.map_or_else(String::new, |severity| match severity.text.as_str() {
+                "" => severity.number.to_string(),
+                text => text.to_owned(),
+            })
+        };
+        let (line, otlp) = (text(&self.line), text(&self.otlp));
+        write!(f, "{:?}: the severity of the line is {line}, that of its OTLP copy {otlp}", self.line.message)
+    }
+}
+
 /// Pairs structured lines of stdout and stderr with OTLP log records of the same message.
 ///
 /// A message that was written many times is paired by its ids first, so that only what is left over disagrees. Lines
@@ -87,10 +122,15 @@ pub fn compare_copies<'a>(records: impl IntoIterator<Item = &'a Arc<LogRecord>>)
         let one_way = |record| OneWay { record, written, exported };
         let mut left = Vec::new();
         for line in lines {
-            match otlp.iter().position(|copy| ids(copy) == ids(&line)) {
+            let same = |copy: &Arc<LogRecord>| ids(copy) == ids(&line);
+            let fits = |copy: &Arc<LogRecord>| same(copy) && !Contradiction::between(&line, copy);
+            match otlp.iter().position(fits).or_else(|| otlp.iter().position(same)) {
                 Some(at) => {
-                    otlp.remove(at);
+                    let copy = otlp.remove(at);
                     copies.agreeing += 1;
+                    if Contradiction::between(&line, &copy) {
+                        copies.contradicting.push(Contradiction { line, otlp: copy });
+                    }
                 }
                 None => left.push(line),
             }
@@ -143,6 +183,23 @@ mod tests {
         let copies = compare_copies(&[Arc::new(record(Some(1), Some(1))), otlp(Some(1), Some(2))]);
         assert_eq!(copies.agreeing, 0);
         assert!(copies.disagreeing[0].to_string().contains("span 0000000000000001, its OTLP copy"));
+    }
+
+    #[test]
+    fn an_error_one_way_that_is_none_the_other_contradicts_and_what_says_nothing_does_not() {
+        let of = |record: &LogRecord, number: u8| {
+            let severity = Some(crate::telemetry::Severity { number, text: String::new() });
+            Arc::new(LogRecord { severity, ..record.clone() })
+        };
+        let (line, copy) = (record(Some(1), Some(1)), otlp(Some(1), Some(1)));
+        let told = |lines: &[u8], copies: &[u8]| {
+            let all =
+                lines.iter().map(|&number| of(&line, number)).chain(copies.iter().map(|&number| of(&copy, number)));
+            compare_copies(&all.collect::<Vec<_>>()).contradicting.len()
+        };
+        assert_eq!((told(&[17], &[9]), told(&[9], &[21])), (1, 1));
+        assert_eq!((told(&[17], &[13]), told(&[17], &[0]), told(&[17], &[17])), (0, 0, 0));
+        assert_eq!(told(&[17, 9], &[9, 17]), 0, "each has its copy");
     }
 
     fn one_way(records: &[Arc<LogRecord>]) -> Vec<String> {

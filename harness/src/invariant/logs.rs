@@ -25,14 +25,15 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "copies-agree",
         grade: Always,
-        about: "a record that is written as a line and exported over OTLP names the same ids in both",
-        limits: "Where one of the two names no ids, nothing disagrees.",
+        about: "a record that is written as a line and exported over OTLP names the same ids in both, and is no error in one and \
+                INFO or less in the other",
+        limits: "Where one of the two names no ids, or no severity, nothing disagrees.",
         source: "OpenTelemetry specification, Logs data model, trace context fields",
         check: |subject| {
             let named = |record: &LogRecord| record.trace_id.valid().is_some() && record.span_id.valid().is_some();
             let copies = compare_copies(&subject.evidence.logs);
             let pairs = copies.disagreeing.iter().filter(|pair| named(&pair.line) && named(&pair.otlp));
-            pairs.map(ToString::to_string).collect()
+            pairs.map(ToString::to_string).chain(copies.contradicting.iter().map(ToString::to_string)).collect()
         },
     },
     Rule {

@@ -94,6 +94,28 @@ async fn who_registers_is_told_the_function_and_the_account_only_when_it_accepts
 }
 
 #[tokio::test]
+async fn a_registration_without_events_or_with_null_for_them_is_one_for_none() {
+    let (address, api) = api().await;
+    for (name, body) in [("GoLangEnableSIGTERM", r#"{"events":null}"#), ("other", "{}")] {
+        assert_eq!(register(address, name, body).await.status, 200, "{body}");
+    }
+    let asked: Vec<(bool, bool)> =
+        api.extensions().iter().map(|extension| (extension.invoke, extension.shutdown)).collect();
+    assert_eq!(asked, [(false, false), (false, false)]);
+}
+
+#[tokio::test]
+async fn the_logs_api_is_answered_with_202_for_an_extension_and_sends_nothing() {
+    let (address, _api) = api().await;
+    let subscribe = async |id: &str| {
+        call(address, "PUT", "/2020-08-15/logs", &[("Lambda-Extension-Identifier", id)], "{}").await.status
+    };
+    let known = id(&register(address, "outside", BOTH).await);
+    assert_eq!(subscribe(&known).await, 202);
+    assert_eq!(subscribe("nobody").await, 403);
+}
+
+#[tokio::test]
 async fn a_registration_that_lambda_would_refuse_is_refused() {
     let (address, api) = api().await;
     for (name, asked, expected) in [

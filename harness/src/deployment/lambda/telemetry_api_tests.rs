@@ -31,6 +31,12 @@ fn check(change: impl FnOnce(&mut Value)) -> Result<Subscriber, String> {
 fn sandbox_localdomain_is_loopback_and_buffering_has_its_defaults() {
     let address = SocketAddr::from(([127, 0, 0, 1], 9003));
     assert_eq!(check(|_| {}).unwrap(), Subscriber::Http { address, path: "/in".into() });
+    let nameless = json!({ "protocol": "HTTP", "URI": "http://:9003/in" });
+    assert_eq!(
+        check(|body| body["destination"] = nameless).unwrap(),
+        Subscriber::Http { address, path: "/in".into() },
+        "as a collector writes it that is told to run locally"
+    );
     let limits = json!({ "maxItems": 1000, "maxBytes": 1_048_576, "timeoutMs": 25 });
     assert!(check(|body| body["buffering"] = limits).is_ok());
     let tcp = json!({ "protocol": "TCP", "port": 9003 });
