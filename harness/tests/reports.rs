@@ -239,6 +239,20 @@ fn a_thousand_scenarios_and_five_thousand_spans_are_made_only_where_they_are_loo
 }
 
 #[test]
+fn what_the_search_finds_is_marked_in_rows_that_are_made_later_too() {
+    let Some((browser, _folder)) = opened(&synthetic::trace(300), "the page's search") else { return };
+    browser.click("#search");
+    browser.type_text("\"step 298\"");
+    assert_eq!(browser.count("[role=treeitem].hit"), 0, "it is not made yet");
+    browser.press("Enter");
+    browser.press("Enter");
+    browser.press("End");
+    assert_eq!(browser.count("[role=treeitem].hit"), 1);
+    assert!(browser.text("[role=treeitem].hit").contains("step 298"));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn it_is_read_on_a_narrow_screen_and_in_the_dark() {
     let Some((browser, _folder)) = opened(&small(), "the page on other screens") else { return };
     let background = "getComputedStyle(document.body).backgroundColor";
