@@ -60,21 +60,39 @@ const CALLEE: [&str; 12] = [
     "messaging.destination",
 ];
 
+/// Attributes that hold the URL of a call or its path (semantic conventions, stable and old).
+const URL: [&str; 4] = ["url.full", "http.url", "url.path", "http.target"];
+
 /// Whom a span calls, empty where it says nothing. Spans of calls are named by their method alone.
 fn callee(span: &Span) -> String {
     let said = CALLEE.iter().filter_map(|key| Some(format!("{key}={}", span.attributes.get(key)?)));
     said.collect::<Vec<_>>().join(" ")
 }
 
-/// What a service begins while nothing is asked of it: shapes of spans, each with whom they call.
+/// What it asks there, without the query, and without parts that have numbers.
+fn asked(span: &Span) -> String {
+    let url = URL.iter().find_map(|key| span.attributes.str(key)).unwrap_or_default();
+    let behind = url.split_once("://").map_or(url, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
+    let path = behind.split(['?', '#']).next().unwrap_or_default();
+    let part = |part: &str| if part.bytes().any(|byte| byte.is_ascii_digit()) { "#" } else { part }.to_owned();
+    path.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
+/// What a service begins while nothing is asked of it: shapes of spans, each with whom they call and what they ask there.
 #[derive(Debug, Default)]
-pub struct Habits(HashMap<SpanShape, HashSet<String>>);
+pub struct Habits(HashMap<SpanShape, HashMap<String, HashSet<String>>>);
+
+/// From so many on, one more is expected.
+const SEVERAL: usize = 3;
 
 impl Habits {
-    /// Whether it begins the like of a span by itself. Where it calls several, as a poller that goes round does, any is like them.
+    /// Whether it begins the like of a span by itself. Where it calls several hosts, as a poller that goes round does, any is like
+    /// them, and where it asks one for several things, any of these.
     pub fn have(&self, span: &Span) -> bool {
-        let callees = self.0.get(&SpanShape::of(span));
-        callees.is_some_and(|callees| callees.len() > 1 || callees.contains(&callee(span)))
+        self.0.get(&SpanShape::of(span)).is_some_and(|callees| {
+            let known = |asks: &HashSet<String>| asks.len() >= SEVERAL || asks.contains(&asked(span));
+            callees.len() > 1 || callees.get(&callee(span)).is_some_and(known)
+        })
     }
 }
 
@@ -203,7 +221,7 @@ pub fn stale_calls(
 }
 
 /// The topmost span above one, itself where there is none.
-pub(super) fn entry_above(capture: &Capture, span: &Arc<Span>) -> Arc<Span> {
+pub(crate) fn entry_above(capture: &Capture, span: &Arc<Span>) -> Arc<Span> {
     let mut seen = HashSet::from([span.span_id]);
     let mut at = span;
     while let Some(parent) = at.parent_span_id.and_then(|id| capture.span(at.trace_id, id)) {
@@ -222,7 +240,8 @@ pub fn by_itself(capture: &Capture) -> Habits {
     let began_idle = |start| idle.iter().any(|(from, to)| (*from..*to).contains(&start));
     let mut habits = Habits::default();
     for span in capture.spans().only(|row| began_idle(row.start_unix_nano())) {
-        habits.0.entry(SpanShape::of(span)).or_default().insert(callee(span));
+        let callees = habits.0.entry(SpanShape::of(span)).or_default();
+        callees.entry(callee(span)).or_default().insert(asked(span));
     }
     habits
 }
@@ -393,6 +412,20 @@ mod tests {
         export(&store, vec![call(1, "config")]);
         assert!(store.look(by_itself).have(&call(3, "config")));
         assert!(!store.look(by_itself).have(&call(3, "prices")));
+        let asking = |id: u64, path: &str| {
+            let url = format!("http://config:8080{path}?page=2");
+            let call = call(id, "config");
+            let attributes = call.attributes.iter().map(|(key, value)| (key.to_owned(), value.clone()));
+            let attributes = attributes.chain([("url.full".to_owned(), url.as_str().into())]).collect();
+            Span { attributes, ..call }
+        };
+        let polls = crate::capture::Store::default();
+        polls.mark(Mark::Ready);
+        export(&polls, vec![asking(1, "/health"), asking(2, "/jobs/7")]);
+        assert!(polls.look(by_itself).have(&asking(3, "/jobs/8")), "numbers do not matter");
+        assert!(!polls.look(by_itself).have(&asking(3, "/data")), "it asks for something else");
+        export(&polls, vec![asking(3, "/config")]);
+        assert!(polls.look(by_itself).have(&asking(4, "/data")), "it asks for many things");
         export(&store, vec![call(2, "registry")]);
         assert!(store.look(by_itself).have(&call(3, "prices")), "it goes round");
     }

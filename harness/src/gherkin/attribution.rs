@@ -19,6 +19,7 @@ use crate::{
     correlation::{
         Options, RequestEvidence,
         background::{GRACE, Shape, background},
+        compare_copies,
         detached::by_itself,
         repetition::was_repeated,
         request,
@@ -159,6 +160,25 @@ impl Scene {
             |capture: &Capture| named.iter().all(|&trace_id| capture.spans_of(trace_id).next().is_some()).then_some(());
         let all = store.until(Instant::now() + self.stage.spec.patience, came).await.is_some();
         self.stage.waited_for_traces.set(!all);
+        true
+    }
+
+    /// A proof by spans alone says nothing of log records, and what they say wrong would depend on how fast they are. Waits for the
+    /// copies of these requests' lines where such lines had copies before, as long as exporters were seen to take, until that was in
+    /// vain once. Whether it waited.
+    pub(super) async fn waited_for_copies(&self, which: &[usize]) -> bool {
+        let store = self.instance.store();
+        let missing = |capture: &Capture| {
+            let open = which.iter().map(|&at| &self.sent[at]);
+            let mut open = open.filter(|sent| sent.proven_and_running().is_some_and(|settled| !settled.logs));
+            open.any(|sent| compare_copies(&self.evidence(capture, sent).logs).is_expected(capture))
+        };
+        if self.stage.waited_for_copies.get() || !store.look(missing) {
+            return false;
+        }
+        let wait = store.look(slowest_export).min(self.stage.spec.patience);
+        let came = store.until(Instant::now() + wait, |capture| (!missing(capture)).then_some(())).await.is_some();
+        self.stage.waited_for_copies.set(!came);
         true
     }
 

@@ -217,6 +217,9 @@ impl Scene {
             // Also when it waited in vain: what the verdict rests on is what there was at the last look.
             judged = now(self);
         }
+        if judged.is_ok() && self.waited_for_copies(which).await {
+            judged = now(self);
+        }
         if judged.is_err() {
             if self.waits_on(which, |scene, capture| judge(scene, capture).is_ok()).await {
                 // What came late shows processes that the proof did not cover.

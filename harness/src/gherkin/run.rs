@@ -75,6 +75,8 @@ pub(super) struct Stage {
     pub silent: Cell<bool>,
     /// Whether traces that lines name were waited for once and did not all come.
     pub waited_for_traces: Cell<bool>,
+    /// Whether log records that lines have copies of were waited for once and did not all come.
+    pub waited_for_copies: Cell<bool>,
 }
 
 impl Stage {
@@ -82,7 +84,9 @@ impl Stage {
         // The configuration was refused if one of them did not compile.
         let ignore = spec.ignore_lines.iter().filter_map(|pattern| Regex::new(pattern).ok()).collect();
         let no = || Cell::new(false);
-        Self { spec, root, ignore, unprovable: no(), waited_in_vain: no(), silent: no(), waited_for_traces: no() }
+        let (unprovable, waited_in_vain, silent) = (no(), no(), no());
+        let (waited_for_traces, waited_for_copies) = (no(), no());
+        Self { spec, root, ignore, unprovable, waited_in_vain, silent, waited_for_traces, waited_for_copies }
     }
 }
 

@@ -5,7 +5,8 @@ use crate::telemetry::{LineFormat, Severity, Value, flatten_up_to};
 
 /// Names of the message, most common first: slog, pino and zap (`msg`), structlog (`event`), serilog (`@m`, `@mt`),
 /// tracing-subscriber (`fields.message`), GELF (`short_message`), .NET's own console (`Message`), the OTLP field names (`body`).
-const MESSAGE: [&str; 12] = [
+const MESSAGE: [&str; 13] = [
+    "record.message",
     "message",
     "Message",
     "msg",
@@ -20,8 +21,9 @@ const MESSAGE: [&str; 12] = [
     "text",
 ];
 /// Names of the level: ECS has `log.level`, serilog `@l`, logback and python-json-logger `levelname`, .NET's own console `LogLevel`.
-/// Monolog has `level_name` beside a `level` whose numbers are its own.
-const LEVEL: [&str; 14] = [
+/// Monolog has `level_name` beside a `level` whose numbers are its own, loguru's serialized form `record.level.name`.
+const LEVEL: [&str; 15] = [
+    "record.level.name",
     "level_name",
     "level",
     "LogLevel",
@@ -53,8 +55,20 @@ const LOGGER: [&str; 12] = [
     "channel",
 ];
 /// Names of the time.
-const TIME: [&str; 11] =
-    ["timestamp", "time", "ts", "@timestamp", "@t", "Timestamp", "asctime", "datetime", "date", "timeMillis", "t"];
+const TIME: [&str; 12] = [
+    "timestamp",
+    "time",
+    "ts",
+    "@timestamp",
+    "@t",
+    "Timestamp",
+    "asctime",
+    "datetime",
+    "date",
+    "timeMillis",
+    "t",
+    "record.time.timestamp",
+];
 
 /// The records of a line that is JSON objects from its first to its last character, each with its text; `None` for any
 /// other line. There are several where threads write an object and its line feed one after the other, as Python's `print`

@@ -138,6 +138,8 @@ fn json_encoders_of_every_kind_are_read() {
         json!({"EventId": 0, "LogLevel": "Information", "Category": "App", "Message": "Hello", "Timestamp": "2026-11-23T13:20:33.15Z", "Scopes": [{"SpanId": SPAN, "TraceId": TRACE}]}),
         // Monolog
         json!({"message": "Hello", "level": 200, "level_name": "INFO", "channel": "app", "datetime": "2026-11-23T13:20:33.15Z", "extra": {"trace_id": TRACE, "span_id": SPAN}}),
+        // loguru, serialized
+        json!({"text": "2026 | INFO | Hello\n", "record": {"level": {"icon": "i", "name": "INFO", "no": 20}, "message": "Hello", "name": "app", "extra": {"trace_id": TRACE, "span_id": SPAN}, "time": {"repr": "2026-11-23 13:20:33.150000+00:00", "timestamp": 1_795_440_033.15}}}),
         // GELF
         json!({"version": "1.1", "short_message": "Hello", "level": 6, "timestamp": 1_795_440_033.15, "_trace_id": TRACE, "_span_id": SPAN}),
         // slog

@@ -3,7 +3,7 @@
 use super::super::observe::Seen;
 use crate::{
     capture::{Capture, Mark},
-    correlation::{RequestEvidence, calls::Call, xray},
+    correlation::{RequestEvidence, calls::Call, detached::entry_above, xray},
     expectation::SpanMatcher,
     stimulus::Delivery,
     telemetry::{Span, SpanId, TraceId},
@@ -215,8 +215,13 @@ pub(super) fn all_carry_on(seen: &Seen<'_>, upstream: &str) -> Result<(), String
     // Behind the answer the harness asks for things of its own.
     let calls = Call::within(seen.capture, seen.delivery.sent.seq..=seen.delivery.answered.seq);
     let calls: Vec<Call<'_>> = calls.filter(|call| call.upstream == upstream).collect();
-    let came = |told: &Option<(TraceId, Option<SpanId>)>| {
-        told.and_then(|(trace_id, span_id)| seen.capture.span(trace_id, span_id?)).is_some()
+    // Of this request, or of one beside it: what was over when the call was taken made none.
+    let came = |told: &Option<(TraceId, Option<SpanId>)>, taken: u64| {
+        let span = told.and_then(|(trace_id, span_id)| seen.capture.span(trace_id, span_id?));
+        span.is_some_and(|span| {
+            let own = seen.evidence.trace.position(span.trace_id, span.span_id).is_some();
+            own || entry_above(seen.capture, span).is_open_at(taken)
+        })
     };
     let wrong = |call: &Call<'_>| {
         let told = call.contexts();
@@ -224,9 +229,13 @@ pub(super) fn all_carry_on(seen: &Seen<'_>, upstream: &str) -> Result<(), String
             return Some(format!("{upstream:<10} {} came with no trace header", call.what));
         }
         let said: Vec<&str> = call.all("traceparent").chain(call.all("x-amzn-trace-id")).collect();
-        let fits = told.iter().all(came) && call.all("traceparent").count() <= 1;
+        let fits = told.iter().all(|told| came(told, call.taken)) && call.all("traceparent").count() <= 1;
         (!fits).then(|| {
-            format!("{upstream:<10} {} came with {}, which names no span that came", call.what, said.join(" and "))
+            format!(
+                "{upstream:<10} {} came with {}, which names no span of a request that was under way",
+                call.what,
+                said.join(" and ")
+            )
         })
     };
     let mut wrong: Vec<String> = calls.iter().filter_map(wrong).collect();
@@ -236,7 +245,7 @@ pub(super) fn all_carry_on(seen: &Seen<'_>, upstream: &str) -> Result<(), String
     if wrong.is_empty() {
         Ok(())
     } else {
-        Err(format!("expected   each call with a span that came\n{}", wrong.join("\n")))
+        Err(format!("expected   each call with a span of a request under way\n{}", wrong.join("\n")))
     }
 }
 
@@ -437,7 +446,7 @@ mod tests {
         };
         assert_eq!(judged(&[Some(1), Some(1)]), Ok(()));
         assert!(judged(&[Some(1), None]).unwrap_err().contains("GET / came with no trace header"));
-        assert!(judged(&[Some(1), Some(8)]).unwrap_err().contains("names no span that came"));
+        assert!(judged(&[Some(1), Some(8)]).unwrap_err().contains("names no span of a request that was under way"));
         assert!(judged(&[]).unwrap_err().contains("took no call"));
     }
 

@@ -456,7 +456,7 @@ pub(super) const STEPS: &[StepDefinition] = &[
         keyword: Keyword::Then,
         expression: "every call to {text} carries the trace on",
         about: "The stand-in `[upstreams.NAME]` took at least one call while the request was under way, and each of them names a span \
-                that came in its `traceparent` or `X-Amzn-Trace-Id`. Judged once completeness is proven.",
+                of a request that was under way in its `traceparent` or `X-Amzn-Trace-Id`. Judged once completeness is proven.",
         example: "Then every call to \"s3\" carries the trace on",
         need: Need::Alone,
         run: |world, arguments| {
