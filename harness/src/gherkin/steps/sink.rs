@@ -105,7 +105,8 @@ pub(super) const STEPS: &[StepDefinition] = &[
         about: "Every request since the collector began to misbehave was answered with a status that the same request got \
                 before, and no slower than ten times the median of the answers before and half a second. Of the time for \
                 which this machine held up what ran on it (Linux: `/proc/pressure`, and what a hypervisor stole) seven \
-                eighths are not counted, and half where half of the answers were slow. At least three requests must \
+                eighths are not counted, with another half a second where that is most of the time, and half where half of the answers \
+                were slow. At least three requests must \
                 have been sent before.",
         example: "Then the service answers as before",
         need: Need::Own,
