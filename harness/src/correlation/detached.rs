@@ -74,8 +74,7 @@ fn asked(span: &Span) -> String {
     let url = URL.iter().find_map(|key| span.attributes.str(key)).unwrap_or_default();
     let behind = url.split_once("://").map_or(url, |(_, rest)| rest.find('/').map_or("/", |at| &rest[at..]));
     let path = behind.split(['?', '#']).next().unwrap_or_default();
-    let part = |part: &str| if part.bytes().any(|byte| byte.is_ascii_digit()) { "#" } else { part }.to_owned();
-    path.split('/').map(part).collect::<Vec<_>>().join("/")
+    without_numbers(&path.replace('/', " "))
 }
 
 /// What a service begins while nothing is asked of it: shapes of spans, each with whom they call and what they ask there.

@@ -11,7 +11,7 @@ use super::{Trace, background::Shape, detached};
 use crate::{
     capture::{Capture, Mark},
     stimulus::{Caller, ContextForm, Delivery},
-    telemetry::{Attributes, Span, SpanId, TraceId, xray::XrayHeader},
+    telemetry::{Attributes, LogRecord, Span, SpanId, TraceId, xray::XrayHeader},
 };
 
 mod entries;
@@ -265,7 +265,7 @@ impl<'a> Search<'a> {
             caller: self.caller,
             told_traces: self.told_traces.clone(),
             request_id: self.delivery.invocation.as_ref().map(|own| own.request_id.clone()),
-            invocations: self.other_invocations(),
+            invocations: HashSet::new(),
             method: self.delivery.method.clone(),
             target: self.delivery.target.clone(),
             user_agent: self.delivery.user_agent.clone(),
@@ -286,6 +286,10 @@ impl<'a> Search<'a> {
             }
             evidence.trace.attach(record.clone());
             evidence.logs.push(record);
+        }
+        let foreign = |record: &Arc<LogRecord>| record.request_id.is_some() && record.request_id != evidence.request_id;
+        if evidence.request_id.is_some() && evidence.logs.iter().any(foreign) {
+            evidence.invocations = self.other_invocations();
         }
         evidence
     }

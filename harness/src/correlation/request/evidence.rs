@@ -218,7 +218,7 @@ pub struct RequestEvidence {
     pub told_traces: Vec<TraceId>,
     /// Lambda's request id.
     pub request_id: Option<String>,
-    /// The request ids of all other invocations of the function so far.
+    /// The request ids of all other invocations of the function so far, where a record has another request id than its own.
     pub invocations: HashSet<String>,
     pub(in crate::correlation) method: String,
     pub(in crate::correlation) target: String,

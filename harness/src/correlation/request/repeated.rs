@@ -78,7 +78,7 @@ impl Search<'_> {
         });
         let (roots, strays): (Vec<&Arc<Span>>, Vec<&Arc<Span>>) =
             spans.filter(|span| foreign(span.trace_id)).partition(|span| span.parent_span_id.is_none());
-        let linked = detached::linked_from(self.capture, traces);
+        let linked = if roots.is_empty() { HashSet::new() } else { detached::linked_from(self.capture, traces) };
         // A call that was taken is a request of its own, unless it was taken in another's trace.
         found.roots = roots
             .into_iter()

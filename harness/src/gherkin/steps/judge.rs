@@ -2,7 +2,7 @@
 
 use super::super::observe::Seen;
 use crate::{
-    capture::{Capture, Mark},
+    capture::Capture,
     correlation::{RequestEvidence, calls::Call, detached::entry_above, xray},
     expectation::SpanMatcher,
     stimulus::Delivery,
@@ -150,23 +150,19 @@ pub(super) fn whole(seen: &Seen<'_>) -> Result<(), String> {
 pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher) -> Result<(), String> {
     let spans = matcher.find(seen.evidence.trace.spans()).map_err(|no_match| no_match.to_string())?;
     let mut closest = Vec::new();
-    let after = seen.capture.lifecycle().iter().filter(|entry| entry.arrival.seq > seen.delivery.sent.seq);
-    for entry in after {
-        let Mark::UpstreamCalled { upstream: name, method, target, headers, .. } = &entry.mark else { continue };
-        if name != upstream {
-            continue;
-        }
-        let contexts: Vec<&str> =
-            headers.iter().filter(|(name, _)| name == "traceparent").map(|(_, value)| value.as_str()).collect();
+    let calls = Call::within(seen.capture, seen.delivery.sent.seq..=u64::MAX);
+    for call in calls.filter(|call| call.upstream == upstream) {
+        let what = &call.what;
+        let contexts: Vec<&str> = call.all("traceparent").collect();
         if contexts.len() > 1 {
             closest.push(format!(
-                "{upstream:<10} {method} {target} came with {} traceparent headers, of which a receiver may take none: {}",
+                "{upstream:<10} {what} came with {} traceparent headers, of which a receiver may take none: {}",
                 contexts.len(),
                 contexts.join(" and ")
             ));
             continue;
         }
-        let header = |wanted: &str| headers.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        let header = |wanted: &str| call.all(wanted).next();
         let w3c = header("traceparent").and_then(|value| value.parse::<xray::Traceparent>().ok());
         let recorded = w3c.as_ref().is_none_or(xray::Traceparent::sampled);
         let w3c = w3c.map(|context| (context.trace_id, Some(context.parent_id)));
@@ -183,7 +179,7 @@ pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher)
             }
             // The span was recorded, or it would not be here.
             closest.push(format!(
-                "{upstream:<10} {method} {target} came with the right ids and says that the trace is not sampled: who follows it \
+                "{upstream:<10} {what} came with the right ids and says that the trace is not sampled: who follows it \
                  records nothing"
             ));
             continue;
@@ -201,7 +197,7 @@ pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher)
             });
             said.collect::<Vec<_>>().join(" and ")
         };
-        closest.push(format!("{upstream:<10} {method} {target} came with {said}"));
+        closest.push(format!("{upstream:<10} {what} came with {said}"));
     }
     if closest.is_empty() {
         closest.push(no_call(upstream, "since the request was sent"));
@@ -210,7 +206,7 @@ pub(super) fn carries_on(seen: &Seen<'_>, upstream: &str, matcher: &SpanMatcher)
     Err(format!("expected   a call with trace {} span {}\n{}", span.trace_id, span.span_id, closest.join("\n")))
 }
 
-/// Whether an upstream took a call while the request was under way, and each of them names a span that came.
+/// Whether an upstream took a call while the request was under way, and each of them names a span of a request that was.
 pub(super) fn all_carry_on(seen: &Seen<'_>, upstream: &str) -> Result<(), String> {
     // Behind the answer the harness asks for things of its own.
     let calls = Call::within(seen.capture, seen.delivery.sent.seq..=seen.delivery.answered.seq);
@@ -292,6 +288,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::capture::Mark;
     use crate::correlation::{Options, request, samples};
     use crate::stimulus::ContextForm;
     use crate::telemetry::{SpanKind, SpanLink};
