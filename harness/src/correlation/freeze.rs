@@ -85,7 +85,7 @@ pub fn after_the_freeze(capture: &Capture, evidence: &RequestEvidence) -> Option
     let spans =
         spans.map(|span| late(format!("{} {:?}", span.kind, span.name), span.arrival.seq, Some(span.start_unix_nano)));
     // What is frozen writes nothing: a line that comes before the thaw was written before the freeze, and an engine handed it on
-    // late. Something is exported by whoever sends it, so that a record which was under way at the freeze is late.
+    // late. Nobody hands on what is exported: that is late where it was still under way at the freeze.
     let ends_the_freeze = |mark: &Mark| match mark {
         Mark::Thawed => true,
         Mark::EnvironmentEnded { environment, .. } => Some(environment.as_str()) == home,

@@ -139,7 +139,7 @@ impl Scene {
 
     /// A line that was written during a request that was alone and names a trace of which nothing has come may be of a process
     /// that no proof speaks for, and that made a trace of its own of the request. Waits for what such lines name, until one such
-    /// wait was in vain: a trace that is not sampled never comes. Whether anything came.
+    /// wait was in vain: a trace that is not sampled never comes. Whether it waited.
     pub(super) async fn waited_for_named_traces(&self, which: &[usize]) -> bool {
         let store = self.instance.store();
         let unknown = |capture: &Capture| -> HashSet<TraceId> {

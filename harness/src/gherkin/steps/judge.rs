@@ -418,6 +418,17 @@ mod tests {
         assert!(absent.contains("came with no trace header"), "{absent}");
     }
 
+    /// A call that "stock" took with these `traceparent` headers.
+    fn call(contexts: impl IntoIterator<Item = String>) -> Mark {
+        Mark::UpstreamCalled {
+            upstream: "stock".into(),
+            method: "GET".into(),
+            target: "/".into(),
+            status: 200,
+            headers: contexts.into_iter().map(|value| ("traceparent".into(), value)).collect(),
+        }
+    }
+
     #[test]
     fn every_call_must_name_a_span_of_the_request_and_there_must_be_one() {
         let judged = |calls: &[Option<u64>]| {
@@ -425,14 +436,7 @@ mod tests {
             let trace_id = entry.trace_id;
             let store = samples::store(vec![entry], Vec::new());
             for span in calls {
-                let context = span.map(|id| format!("00-{trace_id}-{}-01", samples::span_id(id)));
-                store.mark(Mark::UpstreamCalled {
-                    upstream: "stock".into(),
-                    method: "GET".into(),
-                    target: "/".into(),
-                    status: 200,
-                    headers: context.into_iter().map(|value| ("traceparent".into(), value)).collect(),
-                });
+                store.mark(call(span.map(|id| format!("00-{trace_id}-{}-01", samples::span_id(id)))));
             }
             let answered = store.mark(Mark::Answered { delivery: "d".into() });
             let delivery = Delivery { answered, ..samples::delivery() };
@@ -453,13 +457,7 @@ mod tests {
         let entry = samples::with(span, SpanKind::Server, &[]);
         let headers = headers(&format!("00-{}-{}", entry.trace_id, entry.span_id));
         let store = samples::store(vec![entry], Vec::new());
-        store.mark(Mark::UpstreamCalled {
-            upstream: "stock".into(),
-            method: "GET".into(),
-            target: "/".into(),
-            status: 200,
-            headers: headers.into_iter().map(|value| ("traceparent".into(), value)).collect(),
-        });
+        store.mark(call(headers));
         let delivery = samples::delivery();
         store.look(|capture| {
             let evidence = request(capture, &delivery, Options::default());
